@@ -1,0 +1,1 @@
+"""The HTTP API: Litestar, composed by build_app(config)."""

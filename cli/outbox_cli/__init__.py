@@ -1,0 +1,1 @@
+"""The command line: composes API, dispatcher and the embedded server."""

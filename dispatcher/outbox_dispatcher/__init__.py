@@ -1,0 +1,1 @@
+"""The dispatcher: claim, execute, record, stay alive."""

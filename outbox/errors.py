@@ -1,0 +1,58 @@
+"""The errors that this package raises.
+
+    OutboxError
+    ├── InvalidJob         a job breaks a rule of the contract; nothing was stored
+    ├── JobConflict        the same job_id was accepted before with other content
+    ├── NotPermitted       the connection's role may not act for that tenant
+    ├── ConfigError        a setting is unknown, malformed or impossible beside another
+    └── StoreUnavailable   Postgres cannot be reached, or is not migrated
+
+Failures that a delivery expects are values (`outbox.outcome`), not exceptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One broken rule: where (an RFC 6901 JSON pointer into the input) and what."""
+
+    pointer: str
+    message: str
+
+
+class OutboxError(Exception):
+    """Base of every error that Outbox raises on purpose."""
+
+
+class InvalidJob(OutboxError):
+    """A job breaks the contract. `faults` lists all of its breaches; nothing was stored."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(f"{fault.pointer}: {fault.message}" for fault in self.faults))
+
+
+class JobConflict(OutboxError):
+    """These job ids were accepted before with other content; nothing was stored."""
+
+    def __init__(self, job_ids: Sequence[UUID]) -> None:
+        self.job_ids = tuple(job_ids)
+        named = ", ".join(str(job_id) for job_id in self.job_ids)
+        super().__init__(f"accepted before with other content: {named}")
+
+
+class NotPermitted(OutboxError):
+    """The connection's role may not act for the tenant it named."""
+
+
+class ConfigError(OutboxError):
+    """A setting cannot be used. The text is a sentence for the person who set it."""
+
+
+class StoreUnavailable(OutboxError):
+    """Postgres cannot be reached, or its schema is not the one that this code needs."""

@@ -1,0 +1,116 @@
+"""The values that cross the edges: what a producer hands in, and what a channel delivers.
+
+The contract (docs/contracts.md) is enforced by the database, for all doors alike; `Job` is a
+typed way to write it down in Python, not a second validation.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, NewType, TypeAlias
+from uuid import UUID
+
+import msgspec
+
+LeaseNo = NewType("LeaseNo", int)
+"""How often a job has been leased: the fence. It only ever grows."""
+Epoch = NewType("Epoch", int)
+"""A dispatcher process between two (re)connections: a random 63-bit number."""
+EntryId = NewType("EntryId", int)
+"""The internal, time-ordered id of a job."""
+LaneId = NewType("LaneId", int)
+
+Priority: TypeAlias = Literal["low", "normal", "medium", "high", "urgent"]
+JobStatus: TypeAlias = Literal[
+    "scheduled", "pending", "processing", "retrying", "sent", "failed", "expired", "cancelled"
+]
+DeliveryStatus: TypeAlias = Literal["SENT", "FAILED", "RETRYING", "EXPIRED", "CANCELLED"]
+
+
+def uuid7() -> UUID:
+    """Return a new UUIDv7 (RFC 9562): ordered by time, so kinder to indexes than a random one."""
+    milliseconds = time.time_ns() // 1_000_000
+    tail = int.from_bytes(os.urandom(10), "big")
+    high = (milliseconds << 16) | 0x7000 | (tail >> 68)
+    low = (0b10 << 62) | (tail & ((1 << 62) - 1))
+    return UUID(int=((high & ((1 << 64) - 1)) << 64) | low)
+
+
+class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A NotificationJob, or any other kind of job, as a producer writes it (contracts.md 1, 6).
+
+    Only what is set is sent. `job_id` and `created_at` are filled in at construction: keep the
+    object (or the id) when you retry, so that the store sees the same job again.
+    """
+
+    job_id: UUID = msgspec.field(default_factory=uuid7)
+    created_at: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
+    channel: str | None = None
+    user_id: UUID | str | None = None
+    to: str | Sequence[str] | None = None
+    template_code: str | None = None
+    content: str | None = None
+    subject: str | None = None
+    locale: str | None = None
+    data: Mapping[str, Any] | None = None
+    meta: Mapping[str, Any] | None = None
+    send_after: datetime | None = None
+    expires_at: datetime | None = None
+    queue: str | None = None
+    payload: Mapping[str, Any] | None = None
+    endpoint: UUID | str | None = None
+    category: str | None = None
+    idempotency_key: str | None = None
+    ordering_key: str | None = None
+    dedup_key: str | None = None
+    dedup_window_s: int | None = None
+    max_attempts: int | None = None
+    timeout_s: float | None = None
+    headers: Mapping[str, str] | None = None
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one message goes: the address, and what the directory knows of its owner."""
+
+    address: str
+    user_id: str | None = None
+    locale: str | None = None
+    timezone: str | None = None
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt's message: all that a channel or a queue handler gets to know.
+
+    `key` is the idempotency key towards the receiver: the job's id, the same over all retries.
+    `data_json`, `payload_json` are raw JSON, so that no number passes through a float.
+    `subject`, `text`, `html` are rendered; a channel without a template has `text=None`.
+    `endpoint` names the registered webhook endpoint whose URL `to` is; None is a job's own `to`.
+    """
+
+    key: UUID
+    tenant_id: str
+    queue: str
+    channel: str | None = None
+    attempt: int = 1
+    to: str | None = None
+    endpoint: str | None = None
+    user_id: str | None = None
+    subject: str | None = None
+    text: str | None = None
+    html: str | None = None
+    template_code: str | None = None
+    template_version: int | None = None
+    locale: str | None = None
+    category: str | None = None
+    event_type: str | None = None
+    created_at: datetime
+    expires_at: datetime | None = None
+    headers: Mapping[str, str] = {}
+    data_json: bytes = b"{}"
+    payload_json: bytes | None = None
+    meta_json: bytes = b"{}"
+    traceparent: str | None = None
+    secrets: tuple[str, ...] = ()

@@ -1,0 +1,153 @@
+"""Bring a database to this version's schema, and tell whether it is there.
+
+Migrations are plain SQL (sql/outbox_sql/migrations), run by Alembic in one transaction under an
+advisory lock. Two branches: `pre` is what old code can live with, `post` is for when no older
+version runs any more. Needs a role that may create roles and schemas; nothing else of ours does.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Literal, TypeAlias
+
+import psycopg
+import sqlalchemy
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.script import ScriptDirectory
+from psycopg import sql
+from sqlalchemy.pool import NullPool
+
+from outbox.errors import StoreUnavailable
+
+Phase: TypeAlias = Literal["all", "pre", "post"]
+
+SERVICE_ROLES = ("outbox_producer", "outbox_api", "outbox_dispatcher", "outbox_auditor")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseSettings:
+    """The settings that the database itself enforces, at every door alike."""
+
+    job_bytes_max: int = 262_144
+    batch_jobs_max: int = 10_000
+    retention_s: int = 7_776_000
+    timeout_s_max: int = 50
+    template_check: bool = True
+    default_locale: str = "en"
+
+
+def migrate(
+    admin_url: str,
+    *,
+    service_role: str | None = None,
+    settings: DatabaseSettings | None = None,
+    phase: Phase = "all",
+) -> None:
+    """Apply what is missing, write `settings`, note the installed handlers, grant our roles.
+
+    `service_role` is the login that API and dispatchers use; None when it is `admin_url`'s own.
+    Safe to run at any time, from several places at once. Raises StoreUnavailable.
+    """
+    engine = sqlalchemy.create_engine(_sqlalchemy_url(admin_url), poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            config = _alembic_config()
+            config.attributes["connection"] = connection
+            for branch in ("pre", "post") if phase == "all" else (phase,):
+                command.upgrade(config, f"{branch}@head")
+    except sqlalchemy.exc.OperationalError as error:
+        raise StoreUnavailable(f"cannot migrate: {error.orig}") from error
+    finally:
+        engine.dispose()
+    with psycopg.connect(admin_url) as admin:
+        if settings is not None:
+            _write_settings(admin, settings)
+        register_handlers(admin)
+        if service_role is not None:
+            _grant_roles(admin, service_role)
+
+
+def migration_sql() -> str:
+    """Return the SQL that would build today's schema from nothing, for a DBA to read and run."""
+    output = io.StringIO()
+    config = _alembic_config(output)
+    command.upgrade(config, "heads", sql=True)
+    return output.getvalue()
+
+
+def missing_revisions(url: str) -> list[str]:
+    """Return the revisions that the database lacks, oldest first; [] when it is up to date.
+
+    Raises StoreUnavailable when it cannot be asked.
+    """
+    script = ScriptDirectory.from_config(_alembic_config())
+    try:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            known = connection.execute("select to_regclass('outbox.alembic_version')").fetchone()
+            if known is None or known[0] is None:
+                applied: set[str] = set()
+            else:
+                rows = connection.execute("select version_num from outbox.alembic_version")
+                applied = {row[0] for row in rows}
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(f"cannot reach Postgres: {error}") from error
+    reached = {
+        revision.revision
+        for head in applied
+        for revision in script.iterate_revisions(head, "base")
+    }
+    wanted = [r.revision for r in script.walk_revisions()]
+    return [revision for revision in reversed(wanted) if revision not in reached]
+
+
+def register_handlers(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Tell the store which channels and queues have a handler installed here."""
+    for kind, group in (("channel", "outbox.channels"), ("queue", "outbox.queues")):
+        for name in sorted({point.name for point in entry_points(group=group)}):
+            connection.execute(
+                "insert into outbox.handler (kind, name) values (%s, %s)"
+                " on conflict (kind, name) do update set seen_at = excluded.seen_at",
+                (kind, name),
+            )
+
+
+def _alembic_config(output: io.StringIO | None = None) -> AlembicConfig:
+    config = AlembicConfig() if output is None else AlembicConfig(output_buffer=output)
+    config.set_main_option("script_location", "outbox_sql:migrations")
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _sqlalchemy_url(url: str) -> sqlalchemy.URL:
+    parsed = sqlalchemy.make_url(url)
+    if parsed.drivername in ("postgres", "postgresql"):
+        return parsed.set(drivername="postgresql+psycopg")
+    return parsed
+
+
+def _write_settings(
+    connection: psycopg.Connection[tuple[object, ...]], settings: DatabaseSettings
+) -> None:
+    connection.execute(
+        "update outbox.setting set job_bytes_max = %s, batch_jobs_max = %s, retention_s = %s,"
+        " timeout_s_max = %s, template_check = %s, default_locale = %s",
+        (
+            settings.job_bytes_max,
+            settings.batch_jobs_max,
+            settings.retention_s,
+            settings.timeout_s_max,
+            settings.template_check,
+            settings.default_locale,
+        ),
+    )
+
+
+def _grant_roles(connection: psycopg.Connection[tuple[object, ...]], service_role: str) -> None:
+    connection.execute(
+        sql.SQL("grant {} to {}").format(
+            sql.SQL(", ").join(map(sql.Identifier, SERVICE_ROLES)), sql.Identifier(service_role)
+        )
+    )

@@ -1,0 +1,382 @@
+-- The tables of store.md 1. Invariants and reasons are in sql/outbox_sql/README.md.
+
+-- What the database itself enforces; one row, written by `outbox migrate` from the settings.
+create table outbox.setting (
+    only_row          boolean     primary key default true check (only_row),
+    job_bytes_max     int         not null default 262144,
+    batch_jobs_max    int         not null default 10000,
+    retention_s       int         not null default 7776000,
+    timeout_s_max     int         not null default 50,
+    template_check    boolean     not null default true,
+    default_locale    text        not null default 'en',
+    address_key       bytea       not null default sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
+);
+insert into outbox.setting default values;
+
+-- Counts every change of lanes: a dispatcher that has seen version n has seen all changes up to n.
+-- One row, so that versions commit in their order.
+create table outbox.control (
+    only_row          boolean     primary key default true check (only_row),
+    version           bigint      not null default 1
+);
+insert into outbox.control default values;
+
+create table outbox.tenant (
+    tenant_id         text        primary key check (char_length(tenant_id) between 1 and 128),
+    default_locale    text,
+    created_at        timestamptz not null default clock_timestamp()
+);
+insert into outbox.tenant (tenant_id) values ('default');
+
+-- Which database role may enqueue for which tenant ('*': for all).
+create table outbox.producer_tenant (
+    role_name         text        not null,
+    tenant_id         text        not null,
+    primary key (role_name, tenant_id)
+);
+insert into outbox.producer_tenant (role_name, tenant_id)
+values ('outbox_producer', 'default'), ('outbox_api', '*'), ('outbox_dispatcher', '*');
+
+create table outbox.api_key (
+    key_id            uuid        primary key default gen_random_uuid(),
+    name              text        not null,
+    key_sha256        bytea       not null unique,
+    prefix            text        not null,
+    tenant_id         text        not null,  -- '*': service-wide
+    scopes            text[]      not null check (scopes <@ array['jobs:write', 'jobs:read', 'admin']),
+    created_at        timestamptz not null default clock_timestamp(),
+    expires_at        timestamptz,
+    last_used_at      timestamptz,
+    revoked_at        timestamptz
+);
+
+-- What can be delivered here: channels and queues that have a handler installed.
+create table outbox.handler (
+    kind              text        not null check (kind in ('channel', 'queue')),
+    name              text        not null,
+    seen_at           timestamptz not null default clock_timestamp(),
+    primary key (kind, name)
+);
+
+-- One tenant x one queue; `scope` is not empty for a narrower hold (template:…, endpoint:…, job:…).
+create table outbox.lane (
+    lane_id           int         generated always as identity primary key,
+    tenant_id         text        not null,
+    queue             text        not null,
+    scope             text        not null default '',
+    weight            smallint    not null default 1,
+    paused_at         timestamptz,
+    paused_by         text,
+    held_at           timestamptz,
+    hold_code         text,
+    hold_reason       text,
+    probe_at          timestamptz,
+    probe_s           int,
+    version           bigint      not null default 0,
+    unique (tenant_id, queue, scope)
+);
+create index lane_held on outbox.lane (probe_at) where held_at is not null;
+
+-- A queue's pause holds for lanes that don't exist yet as well.
+create table outbox.queue_pause (
+    queue             text        primary key,
+    paused_at         timestamptz not null default clock_timestamp(),
+    paused_by         text        not null
+);
+
+create sequence outbox.id_seq as bigint cache 32;
+
+-- Every (tenant, job_id) ever accepted. The key of a list of addresses has no job of its own.
+create table outbox.job_key (
+    tenant_id         text        not null,
+    job_id            uuid        not null,
+    id                bigint      not null,
+    content_sha256    bytea       not null,
+    primary key (tenant_id, job_id)
+) partition by hash (tenant_id, job_id);
+do $$
+begin
+    for i in 0..7 loop
+        execute format('create table outbox.job_key_%s partition of outbox.job_key
+                        for values with (modulus 8, remainder %s)', i, i);
+    end loop;
+end
+$$;
+
+-- The immutable facts of a job. Never updated, but for erasure.
+create table outbox.job (
+    id                bigint      not null primary key,
+    job_id            uuid        not null,
+    created_at        timestamptz not null,
+    send_after        timestamptz,
+    expires_at        timestamptz,
+    lane_id           int         not null,
+    priority          smallint    not null check (priority in (0, 1, 5, 10)),
+    tenant_id         text        not null,
+    queue             text        not null,
+    channel           text,
+    template_code     text,
+    locale            text,
+    user_id           text,
+    event_id          text,
+    campaign_id       text,
+    category          text,
+    traceparent       text,
+    resend_of         uuid,
+    list_job_id       uuid,
+    job               jsonb       not null
+) partition by range (id);
+create index job_user on outbox.job (tenant_id, user_id, id) where user_id is not null;
+create index job_event on outbox.job (event_id) where event_id is not null;
+create index job_campaign on outbox.job (campaign_id) where campaign_id is not null;
+
+-- A live job's place in line. Narrow and hot: a claim must stay a HOT update, so no index names
+-- a column that a claim changes, and pages keep room for the second version of each row.
+create table outbox.entry (
+    id                bigint      not null primary key,
+    available_at      timestamptz not null,
+    expires_at        timestamptz,
+    lease_until       timestamptz,
+    claimed_at        timestamptz,
+    claimed_by        bigint,
+    lane_id           int         not null,
+    lease_no          int         not null default 0,
+    priority          smallint    not null check (priority in (0, 1, 5, 10)),
+    series            smallint    not null default 1,
+    attempt           smallint    not null default 0,
+    max_attempts      smallint,
+    crashes           smallint    not null default 0,
+    -- What available_at waits for: 0 the producer's send_after, 1 a backoff, 2 a snooze.
+    waits             smallint    not null default 0 check (waits in (0, 1, 2)),
+    cancel            boolean     not null default false
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
+        autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.2);
+create index entry_claim on outbox.entry (lane_id, priority, available_at, id);
+create index entry_expiry on outbox.entry (expires_at) where expires_at is not null;
+
+-- One attempt and its outcome, or a terminal event. Append-only.
+create table outbox.delivery (
+    id                bigint      not null,
+    started_at        timestamptz,
+    finished_at       timestamptz not null,
+    next_attempt_at   timestamptz,
+    epoch             bigint,
+    recipient_hash    bigint,
+    lease_no          int         not null,
+    duration_ms       int,
+    template_version  int,
+    series            smallint    not null,
+    attempt           smallint    not null,
+    late              boolean     not null default false,
+    terminal          boolean     not null,
+    status            text        not null check (status in ('SENT', 'FAILED', 'RETRYING', 'EXPIRED', 'CANCELLED')),
+    tenant_id         text        not null,
+    provider          text,
+    provider_message_id text,
+    recipient         text,
+    subject           text,
+    error_class       text,
+    error_code        text,
+    error_message     text,
+    content_sha256    bytea,
+    content           bytea
+) partition by range (id);
+-- These two let the database itself hold the promise: a lease is recorded once (and once late),
+-- and a series ends once.
+create unique index delivery_lease on outbox.delivery (id, lease_no, late);
+create unique index delivery_end on outbox.delivery (id, series) where terminal and not late;
+create index delivery_recipient on outbox.delivery (recipient_hash, id) where recipient_hash is not null;
+
+create table outbox.dead_letter (
+    dead_letter_id    bigint      generated always as identity primary key,
+    failed_at         timestamptz not null default clock_timestamp(),
+    id                bigint,
+    job_id            uuid,
+    series            smallint,
+    attempts          smallint,
+    tenant_id         text        not null,
+    queue             text,
+    reason            text        not null check (reason in ('exhausted', 'permanent', 'invalid', 'manual')),
+    error_class       text,
+    error_code        text,
+    error_message     text        not null,
+    job               jsonb,
+    raw_value         text,
+    replayed_at       timestamptz,
+    replayed_by       text,
+    check ((job is null) <> (raw_value is null))
+);
+create index dead_letter_newest on outbox.dead_letter (tenant_id, dead_letter_id);
+create index dead_letter_job on outbox.dead_letter (id) where id is not null;
+
+-- A running dispatcher process.
+create table outbox.dispatcher (
+    epoch             bigint      primary key,
+    name              text        not null,
+    version           text        not null,
+    pid               int         not null,
+    queues            text[],
+    started_at        timestamptz not null default clock_timestamp(),
+    heartbeat_at      timestamptz not null default clock_timestamp(),
+    seen_version      bigint      not null default 0,
+    lease_s           double precision not null default 60,
+    fenced            boolean     not null default false,
+    rescued_at        timestamptz
+);
+
+-- What a provider told us after it took a message. Append-only.
+create table outbox.receipt (
+    receipt_id        bigint      generated always as identity primary key,
+    id                bigint      not null,
+    tenant_id         text        not null,
+    status            text        not null,
+    at                timestamptz not null,
+    provider          text,
+    detail            text
+);
+create index receipt_job on outbox.receipt (id, receipt_id);
+
+-- Counts and a latency histogram for one second, lane and dispatcher; appended, rolled up later.
+create table outbox.stat_second (
+    at                timestamptz not null,
+    epoch             bigint,
+    duration_ms_sum   bigint      not null default 0,
+    lane_id           int         not null,
+    sent              int         not null default 0,
+    failed            int         not null default 0,
+    retrying          int         not null default 0,
+    expired           int         not null default 0,
+    cancelled         int         not null default 0,
+    rescued           int         not null default 0,
+    late              int         not null default 0,
+    durations         int[],
+    pickups           int[]
+);
+create index stat_second_at on outbox.stat_second (at);
+create table outbox.stat_minute (like outbox.stat_second including defaults);
+create index stat_minute_at on outbox.stat_minute (at);
+create table outbox.stat_total (
+    lane_id           int         primary key,
+    sent              bigint      not null default 0,
+    failed            bigint      not null default 0,
+    retrying          bigint      not null default 0,
+    expired           bigint      not null default 0,
+    cancelled         bigint      not null default 0,
+    rescued           bigint      not null default 0,
+    late              bigint      not null default 0,
+    duration_ms_sum   bigint      not null default 0,
+    durations         bigint[],
+    pickups           bigint[]
+);
+
+create table outbox.operator_action (
+    action_id         bigint      generated always as identity primary key,
+    at                timestamptz not null default clock_timestamp(),
+    actor             text        not null,
+    action            text        not null,
+    tenant_id         text        not null,
+    id                bigint,
+    detail            jsonb       not null default '{}'
+);
+create index operator_action_job on outbox.operator_action (id) where id is not null;
+
+create table outbox.template (
+    tenant_id         text        not null,
+    code              text        not null check (char_length(code) between 1 and 128),
+    channel           text        not null,
+    locale            text        not null,
+    version           int         not null,
+    subject           text,
+    body_text         text,
+    body_html         text,
+    schema            jsonb,
+    keep_content      text        not null default 'hash' check (keep_content in ('none', 'hash', 'full')),
+    created_at        timestamptz not null default clock_timestamp(),
+    created_by        text,
+    deleted_at        timestamptz,
+    primary key (tenant_id, code, channel, locale, version)
+);
+
+create table outbox.recipient (
+    tenant_id         text        not null,
+    user_id           text        not null check (char_length(user_id) between 1 and 128),
+    email             text,
+    phone             text,
+    telegram_chat_id  text,
+    locale            text,
+    timezone          text,
+    attributes        jsonb       not null default '{}',
+    opt_outs          text[]      not null default '{}',
+    quiet_hours       jsonb,
+    updated_at        timestamptz not null default clock_timestamp(),
+    primary key (tenant_id, user_id)
+);
+
+create table outbox.suppression (
+    tenant_id         text        not null,
+    channel           text        not null,
+    address           text        not null,
+    code              text        not null,
+    reason            text,
+    created_at        timestamptz not null default clock_timestamp(),
+    primary key (tenant_id, channel, address)
+);
+
+create table outbox.inbox_message (
+    message_id        bigint      generated always as identity primary key,
+    id                bigint      not null,
+    series            smallint    not null default 1,
+    tenant_id         text        not null,
+    user_id           text        not null,
+    subject           text,
+    body              text        not null,
+    data              jsonb       not null default '{}',
+    created_at        timestamptz not null default clock_timestamp(),
+    read_at           timestamptz,
+    unique (id, series)
+);
+create index inbox_message_user on outbox.inbox_message (tenant_id, user_id, message_id);
+
+-- What the `sink` provider and the demo's own receivers caught, instead of anybody's mailbox.
+create table outbox.sink_message (
+    message_id        bigint      generated always as identity primary key,
+    tenant_id         text        not null,
+    caught_by         text        not null check (caught_by in ('sink', 'smtp', 'http')),
+    channel           text        not null,
+    job_id            uuid,
+    recipient         text,
+    subject           text,
+    body              text        not null,
+    headers           jsonb       not null default '{}',
+    created_at        timestamptz not null default clock_timestamp()
+);
+
+create table outbox.event (
+    tenant_id         text        not null,
+    event_id          uuid        not null,
+    event_type        text        not null,
+    user_id           text,
+    data              jsonb       not null,
+    occurred_at       timestamptz not null,
+    accepted_at       timestamptz not null default clock_timestamp(),
+    content_sha256    bytea       not null,
+    jobs              uuid[]      not null default '{}',
+    primary key (tenant_id, event_id)
+);
+
+create table outbox.rule (
+    rule_id           uuid        primary key default gen_random_uuid(),
+    tenant_id         text        not null,
+    name              text        not null,
+    event_type        text        not null,
+    condition         jsonb,
+    template_code     text        not null,
+    channels          text[]      not null check (cardinality(channels) between 1 and 10),
+    delay_s           int         not null default 0 check (delay_s >= 0),
+    expires_after_s   int         check (expires_after_s > 0),
+    priority          text        not null default 'normal',
+    enabled           boolean     not null default true,
+    created_at        timestamptz not null default clock_timestamp(),
+    updated_at        timestamptz not null default clock_timestamp()
+);
+create index rule_event on outbox.rule (tenant_id, event_type) where enabled;

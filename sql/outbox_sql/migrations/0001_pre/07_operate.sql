@@ -1,0 +1,201 @@
+-- What operators and producers may do to jobs that were accepted. Each is one transaction, written
+-- down in operator_action; `tenant` limits it (null: service-wide).
+
+create function outbox.find_job(tenant text, wanted uuid) returns bigint
+    language sql stable
+    return (select j.id from outbox.job_key as k join outbox.job as j on j.id = k.id
+            where k.job_id = wanted and (k.tenant_id = tenant or tenant is null) limit 1);
+
+-- Withdraw jobs. Waiting ones end now; those that are processing end after their attempt.
+create function outbox.cancel_jobs(ids bigint[], actor text, reason text default null)
+    returns table (id bigint, result text)  -- cancelled, processing, ended
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    at timestamptz := clock_timestamp();
+begin
+    return query
+    with wanted as materialized (
+        select e.id, e.claimed_by from outbox.entry as e where e.id = any(ids) order by e.id for update
+    ), gone as (
+        delete from outbox.entry as e using wanted as w
+        where e.id = w.id and w.claimed_by is null
+        returning e.id, e.lane_id, e.lease_no, e.series, e.attempt
+    ), marked as (
+        update outbox.entry as e set cancel = true from wanted as w
+        where e.id = w.id and w.claimed_by is not null
+        returning e.id
+    ), told as (
+        insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id,
+            error_class, error_code, error_message)
+        select g.id, at, g.lease_no + 1, g.series, g.attempt, true, 'CANCELLED', j.tenant_id,
+            'cancelled', 'job.cancelled', reason
+        from gone as g cross join lateral (select j.tenant_id from outbox.job as j where j.id = g.id offset 0) as j
+    ), counted as (
+        insert into outbox.stat_second (at, lane_id, cancelled)
+        select date_trunc('second', at), g.lane_id, count(*) from gone as g group by g.lane_id
+    ), logged as (
+        insert into outbox.operator_action (actor, action, tenant_id, id, detail)
+        select actor, 'cancel', j.tenant_id, w.id, jsonb_strip_nulls(jsonb_build_object('reason', reason))
+        from wanted as w cross join lateral (select j.tenant_id from outbox.job as j where j.id = w.id offset 0) as j
+    )
+    select i.id, case when g.id is not null then 'cancelled' when m.id is not null then 'processing' else 'ended' end
+    from unnest(ids) as i(id) left join gone as g on g.id = i.id left join marked as m on m.id = i.id;
+end
+$$;
+
+-- A new series for a failed job: the lease number goes on, so that no outcome of an older series
+-- can ever match.
+create function outbox.retry_job(wanted bigint, actor text, action text default 'retry', dead_letter bigint default null)
+    returns text  -- retried, or why not: live, not failed
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    last record;
+    j outbox.job;
+begin
+    select * into j from outbox.job as o where o.id = wanted;
+    if exists (select from outbox.entry as e where e.id = wanted) then
+        return 'live';
+    end if;
+    select d.series, d.status, (select max(m.lease_no) from outbox.delivery as m where m.id = wanted) as lease_no
+    into last
+    from outbox.delivery as d where d.id = wanted and d.terminal and not d.late order by d.series desc limit 1;
+    if j.id is null or last.status is distinct from 'FAILED' then
+        return 'not failed';
+    end if;
+    if j.expires_at <= clock_timestamp() then
+        return 'expired';
+    end if;
+    insert into outbox.entry (id, available_at, expires_at, lane_id, priority, series, lease_no, max_attempts)
+    values (wanted, clock_timestamp(), j.expires_at, outbox.lane_of(j.tenant_id, j.queue), j.priority, last.series + 1,
+            last.lease_no, (j.job ->> 'max_attempts')::smallint)
+    on conflict (id) do nothing;
+    if not found then
+        return 'live';
+    end if;
+    update outbox.dead_letter as d set replayed_at = clock_timestamp(), replayed_by = actor
+    where d.id = wanted and d.series = last.series and d.replayed_at is null
+      and (dead_letter is null or d.dead_letter_id = dead_letter);
+    insert into outbox.operator_action (actor, action, tenant_id, id, detail)
+    values (actor, action, j.tenant_id, wanted, jsonb_build_object('series', last.series + 1));
+    return 'retried';
+end
+$$;
+
+-- Don't wait for send_after, a backoff or a snooze.
+create function outbox.promote_job(wanted bigint, actor text) returns text  -- promoted, processing, due, ended
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    e outbox.entry;
+begin
+    select * into e from outbox.entry as x where x.id = wanted for update;
+    if e.id is null then
+        return 'ended';
+    elsif e.claimed_by is not null then
+        return 'processing';
+    elsif e.available_at <= clock_timestamp() then
+        return 'due';
+    end if;
+    update outbox.entry as x set available_at = clock_timestamp(), waits = 0 where x.id = wanted;
+    insert into outbox.operator_action (actor, action, tenant_id, id, detail)
+    select actor, 'promote', j.tenant_id, wanted, jsonb_build_object('series', e.series, 'was_due_at', e.available_at)
+    from outbox.job as j where j.id = wanted;
+    return 'promoted';
+end
+$$;
+
+create function outbox.next_version() returns bigint
+    language sql volatile
+    as $$ update outbox.control set version = version + 1 returning version $$;
+
+-- Pause or resume a queue (tenant null: for every tenant, also those to come) or one lane. Returns
+-- the version that every live dispatcher must have seen before the pause holds.
+create function outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text) returns bigint
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    now_version bigint := outbox.next_version();
+begin
+    if for_tenant is null and paused then
+        insert into outbox.queue_pause (queue, paused_by) values (for_queue, actor) on conflict (queue) do nothing;
+    elsif for_tenant is null then
+        delete from outbox.queue_pause as q where q.queue = for_queue;
+    else
+        perform outbox.lane_of(for_tenant, for_queue);
+    end if;
+    update outbox.lane as l
+    set paused_at = case when paused then coalesce(l.paused_at, clock_timestamp()) end,
+        paused_by = case when paused then coalesce(l.paused_by, actor) end,
+        version = now_version
+    where l.queue = for_queue and (for_tenant is null or l.tenant_id = for_tenant);
+    insert into outbox.operator_action (actor, action, tenant_id, detail)
+    values (actor, case when paused then 'pause' else 'resume' end, coalesce(for_tenant, '*'),
+            jsonb_build_object('queue', for_queue));
+    perform pg_notify('outbox_bell', 'control');
+    return now_version;
+end
+$$;
+
+-- Dispatchers that may still start something under settings older than this version.
+create function outbox.unseen_by(wanted bigint) returns int
+    language sql volatile security definer set search_path = pg_catalog, pg_temp
+    as $$ select count(*)::int from outbox.dispatcher as d
+          where not d.fenced and d.rescued_at is null and d.seen_version < wanted
+            and d.heartbeat_at > clock_timestamp() - make_interval(secs => d.lease_s) $$;
+
+-- Erase a person: personal data goes, user_id becomes a pseudonym everywhere, hashes stay.
+create function outbox.erase_recipient(for_tenant text, for_user text, actor text)
+    returns table (pseudonym text, jobs int, cancelled int)
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    alias text := 'erased:' || encode(substr(sha256((select s.address_key from outbox.setting as s)
+                    || convert_to(for_tenant || ' ' || for_user, 'UTF8')), 1, 12), 'hex');
+    known_addresses text[];
+    ids bigint[];
+    stopped int;
+begin
+    select array_remove(array[lower(r.email), r.phone, r.telegram_chat_id], null) into known_addresses
+    from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
+    ids := array(
+        select j.id from outbox.job as j where j.tenant_id = for_tenant and j.user_id = for_user
+        union
+        select d.id from outbox.delivery as d
+        where d.tenant_id = for_tenant
+          and d.recipient_hash = any(array(select outbox.address_hash(a) from unnest(known_addresses) as a))
+        union
+        select e.id from outbox.entry as e join outbox.job as j on j.id = e.id
+        where j.tenant_id = for_tenant and lower(j.job ->> 'to') = any(known_addresses));
+    select count(*) filter (where c.result = 'cancelled') into stopped
+    from outbox.cancel_jobs(ids, actor, 'recipient erased') as c;
+    update outbox.job as j
+    set user_id = case when j.user_id is not null then alias end,
+        job = (j.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'user_id', 'idempotency_key'])
+              || case when j.user_id is not null then jsonb_build_object('user_id', alias) else '{}' end
+              || jsonb_build_object('data', '{}'::jsonb, 'erased', true)
+    where j.id = any(ids);
+    update outbox.delivery as d
+    set recipient = null, subject = null, content = null, provider_message_id = null,
+        error_message = case when d.error_message is not null then 'erased' end
+    where d.id = any(ids);
+    update outbox.dead_letter as d
+    set job = (d.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'idempotency_key'])
+              || jsonb_build_object('user_id', alias, 'erased', true),
+        error_message = 'erased'
+    where d.id = any(ids);
+    update outbox.dead_letter as d set raw_value = 'erased'
+    where d.tenant_id = for_tenant and d.raw_value is not null
+      and (position(for_user in d.raw_value) > 0
+           or exists (select from unnest(known_addresses) as a where position(a in lower(d.raw_value)) > 0));
+    update outbox.receipt as r set detail = null where r.id = any(ids);
+    delete from outbox.inbox_message as m where m.tenant_id = for_tenant and m.user_id = for_user;
+    delete from outbox.sink_message as m where m.tenant_id = for_tenant
+        and (m.recipient = any(known_addresses) or m.recipient = for_user
+             or m.job_id in (select j.job_id from outbox.job as j where j.id = any(ids)));
+    delete from outbox.suppression as s where s.tenant_id = for_tenant and lower(s.address) = any(known_addresses);
+    update outbox.event as e set user_id = alias, data = '{}' where e.tenant_id = for_tenant and e.user_id = for_user;
+    delete from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
+    insert into outbox.operator_action (actor, action, tenant_id, detail)
+    values (actor, 'erase', for_tenant, jsonb_build_object('pseudonym', alias, 'jobs', cardinality(ids)));
+    return query select alias, cardinality(ids), coalesce(stopped, 0);
+end
+$$;

@@ -1,0 +1,71 @@
+-- Row-level security and grants (store.md 8): the API sees one tenant per transaction
+-- (`outbox.tenant`), dispatchers see all, producers see nothing and may only enqueue.
+
+create function outbox.sees(tenant text) returns boolean
+    language sql stable parallel safe
+    return current_setting('outbox.tenant', true) in ('*', tenant);
+
+do $$
+declare
+    name text;
+begin
+    foreach name in array array['job_key', 'job', 'delivery', 'dead_letter', 'lane', 'receipt', 'operator_action',
+        'template', 'recipient', 'suppression', 'inbox_message', 'sink_message', 'event', 'rule', 'api_key', 'tenant']
+    loop
+        execute format('alter table outbox.%I enable row level security', name);
+        execute format('alter table outbox.%I force row level security', name);
+        execute format('create policy everything on outbox.%I to outbox_owner, outbox_dispatcher using (true) with check (true)', name);
+        execute format('create policy own_tenant on outbox.%I to outbox_api
+                        using (outbox.sees(tenant_id)) with check (outbox.sees(tenant_id))', name);
+    end loop;
+end
+$$;
+-- Entries carry no tenant: their lane does.
+alter table outbox.entry enable row level security;
+alter table outbox.entry force row level security;
+create policy everything on outbox.entry to outbox_owner, outbox_dispatcher using (true) with check (true);
+create policy own_tenant on outbox.entry to outbox_api
+    using (exists (select from outbox.lane as l where l.lane_id = entry.lane_id));
+-- Before a key is known there is no tenant: the API looks keys up by hash through a function.
+create function outbox.authenticate(hash bytea)
+    returns table (key_id uuid, name text, tenant_id text, scopes text[], expires_at timestamptz)
+    language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    with used as (
+        update outbox.api_key as k set last_used_at = clock_timestamp()
+        where k.key_sha256 = hash and (k.last_used_at is null or k.last_used_at < clock_timestamp() - interval '1 minute')
+    )
+    select k.key_id, k.name, k.tenant_id, k.scopes, k.expires_at from outbox.api_key as k
+    where k.key_sha256 = hash and k.revoked_at is null and (k.expires_at is null or k.expires_at > clock_timestamp())
+$$;
+
+revoke all on all functions in schema outbox from public;
+grant usage on schema outbox to outbox_producer, outbox_api, outbox_dispatcher, outbox_auditor;
+
+grant execute on function outbox.enqueue, outbox.enqueue_many, outbox.enqueue_many_v1, outbox.uuid7,
+    outbox.idempotent_job_id to outbox_producer, outbox_api, outbox_dispatcher;
+
+grant select on outbox.notification, outbox.notification_delivery, outbox.notification_history to outbox_auditor;
+grant execute on function outbox.address_hash, outbox.from_priority, outbox.id_time, outbox.id_floor,
+    outbox.live_status, outbox.ended_status, outbox.accepted_status to outbox_auditor;
+
+grant execute on all functions in schema outbox to outbox_dispatcher;
+grant select, insert, update, delete on all tables in schema outbox to outbox_dispatcher;
+revoke update, delete on outbox.operator_action, outbox.delivery, outbox.job from outbox_dispatcher;
+revoke all on outbox.api_key from outbox_dispatcher;
+revoke insert, update, delete on outbox.setting from outbox_dispatcher;
+grant usage on all sequences in schema outbox to outbox_dispatcher, outbox_api;
+
+grant execute on function outbox.find_job, outbox.cancel_jobs, outbox.retry_job, outbox.promote_job, outbox.set_paused,
+    outbox.unseen_by, outbox.erase_recipient, outbox.authenticate, outbox.sees, outbox.current_status,
+    outbox.live_status, outbox.ended_status, outbox.accepted_status, outbox.whole_job, outbox.from_priority,
+    outbox.to_priority, outbox.id_time, outbox.id_floor, outbox.ring, outbox.partition_days_left,
+    outbox.make_partitions, outbox.address_hash, outbox.to_time, outbox.uuid5, outbox.pointer to outbox_api;
+grant select on outbox.job_key, outbox.job, outbox.entry, outbox.delivery, outbox.dead_letter, outbox.lane,
+    outbox.receipt, outbox.operator_action, outbox.stat_second, outbox.stat_minute, outbox.stat_total,
+    outbox.dispatcher, outbox.handler, outbox.setting, outbox.queue_pause, outbox.control,
+    outbox.api_notification, outbox.api_notification_delivery, outbox.api_notification_history to outbox_api;
+grant select, insert, update, delete on outbox.template, outbox.recipient, outbox.suppression, outbox.inbox_message,
+    outbox.sink_message, outbox.event, outbox.rule, outbox.api_key, outbox.tenant to outbox_api;
+grant insert on outbox.operator_action to outbox_api;
+alter view outbox.queue_now set (security_invoker = true);
+grant select on outbox.queue_now to outbox_api;

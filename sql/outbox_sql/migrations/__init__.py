@@ -1,0 +1,1 @@
+"""Migrations: plain SQL in folders, revisions in versions/."""
