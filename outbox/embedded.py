@@ -26,6 +26,7 @@ import atexit
 import contextlib
 import fcntl
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -236,17 +237,17 @@ class EmbeddedServer:
         self._cluster.make_ready(self._passwords.superuser)
         self._remove_stale_pid_file()
         self._cluster.rotate_log()
+        log_starts_at = self._cluster.log_bytes()
         # Somebody may take the port between our look at it and the server's: then another.
         for port in (self._cluster.remembered_port(), None, None):
             self._port = port if port is not None and _is_free(port) else _free_port()
             self._cluster.write_conf(self._port)
-            log_starts_at = self._cluster.log_bytes()
             self._launch()
             if self._comes_up():
                 return
             if "could not bind" not in self._cluster.log_since(log_starts_at):
                 break
-        raise self._unavailable("does not start")
+        raise self._unavailable("does not start", log_since=log_starts_at)
 
     def _launch(self) -> None:
         lock_fd = _open_lock(self._home / "server.lock")
@@ -333,8 +334,8 @@ class EmbeddedServer:
             ).fetchall():
                 connection.execute(sql.SQL("create database {}").format(database))
 
-    def _unavailable(self, what: str) -> StoreUnavailable:
-        said = self._cluster.log_since(0).strip()
+    def _unavailable(self, what: str, *, log_since: int = 0) -> StoreUnavailable:
+        said = self._cluster.log_since(log_since).strip()
         tail = f" Its log ends:\n{said}" if said else ""
         return StoreUnavailable(f"The embedded Postgres in {self._home} {what}.{tail}")
 
@@ -380,6 +381,12 @@ def _is_free(port: int) -> bool:
 
 
 def _free_port() -> int:
+    # Below the range that outgoing connections take theirs from: so it is likely to be free
+    # at the next start too, and no URL changes.
+    for _ in range(100):
+        port = secrets.randbelow(12_768) + 20_000
+        if _is_free(port):
+            return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
