@@ -199,3 +199,42 @@ begin
     return query select alias, cardinality(ids), coalesce(stopped, 0);
 end
 $$;
+
+-- Hold a lane (scope '') or a part of it, until a probe succeeds or somebody mends it. Returns the lane.
+create function outbox.hold_lane(
+    for_tenant text, for_queue text, for_scope text, code text, reason text, first_probe_s double precision
+) returns int
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    held int;
+    main int := outbox.lane_of(for_tenant, for_queue);
+begin
+    select l.lane_id into held from outbox.lane as l
+    where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = for_scope and l.held_at is not null;
+    if held is not null then
+        return held;
+    end if;
+    insert into outbox.lane as l (tenant_id, queue, scope, paused_at, paused_by, weight, held_at, hold_code,
+        hold_reason, probe_s, probe_at, version)
+    select m.tenant_id, m.queue, for_scope, m.paused_at, m.paused_by, m.weight, clock_timestamp(), code, reason,
+        greatest(first_probe_s, 1), clock_timestamp() + make_interval(secs => first_probe_s), outbox.next_version()
+    from outbox.lane as m where m.lane_id = main
+    on conflict (tenant_id, queue, scope) do update
+    set held_at = excluded.held_at, hold_code = excluded.hold_code, hold_reason = excluded.hold_reason,
+        probe_s = excluded.probe_s, probe_at = excluded.probe_at, version = excluded.version
+    returning l.lane_id into held;
+    perform pg_notify('outbox_bell', 'control');
+    return held;
+end
+$$;
+
+create function outbox.end_hold(held int) returns void
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update outbox.lane as l
+    set held_at = null, hold_code = null, hold_reason = null, probe_s = null, probe_at = null,
+        version = outbox.next_version()
+    where l.lane_id = held and l.held_at is not null;
+    perform pg_notify('outbox_bell', 'control');
+end
+$$;

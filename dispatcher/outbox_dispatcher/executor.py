@@ -1,0 +1,117 @@
+"""Attempts: the last look before the start, the delivery itself, and its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from time import monotonic
+
+import structlog
+
+from outbox.outcome import Outcome, Retryable
+from outbox_dispatcher.lanes import LaneBook
+from outbox_dispatcher.life import Life
+from outbox_dispatcher.slots import Item, Slots
+
+LEASE_MARGIN_S = 5.0
+"""An attempt starts only if its lease outlasts its timeout by so much."""
+YIELD_EVERY = 32
+"""A handler that never waits must not keep the heartbeat from its turn."""
+
+log = structlog.get_logger(__name__)
+
+
+class Executor:
+    """Runs the slots of all queues. Every item that enters leaves by `finish` or `release`."""
+
+    def __init__(
+        self,
+        *,
+        life: Life,
+        lanes: LaneBook,
+        finish: Callable[[Item, Outcome, datetime, float], None],
+        expire: Callable[[Item], None],
+        release: Callable[[Item], None],
+    ) -> None:
+        self._life = life
+        self._lanes = lanes
+        self._finish = finish
+        self._expire = expire
+        self._release = release
+        self.running: dict[int, Item] = {}
+        self.stopping = False
+
+    async def work(self, slots: Slots) -> None:
+        """Be one slot of a queue, until cancelled."""
+        since_yield = 0
+        while True:
+            item = await slots.take()
+            await self._run(item)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                return  # the delivery took the cancellation; its outcome is on its way
+            since_yield += 1
+            if since_yield >= YIELD_EVERY:
+                since_yield = 0
+                await asyncio.sleep(0)
+
+    async def _run(self, item: Item) -> None:
+        claimed = item.claimed
+        if not self._may_start(item):
+            self._release(item)
+            return
+        started_at = self._life.db_now()
+        if claimed.expires_at is not None and started_at >= claimed.expires_at:
+            self._expire(item)
+            return
+        began = monotonic()
+        if item.decided is not None:
+            self._finish(item, item.decided, started_at, began)
+            return
+        self.running[claimed.id] = item
+        try:
+            outcome = await self._deliver(item)
+        finally:
+            self.running.pop(claimed.id, None)
+        self._finish(item, outcome, started_at, began)
+
+    def _may_start(self, item: Item) -> bool:
+        """Pause, hold, fence and lease are looked at again right before an attempt starts."""
+        claimed = item.claimed
+        lane = self._lanes.get(claimed.lane_id)
+        return (
+            not self.stopping
+            and claimed.epoch == self._life.epoch
+            and self._life.may_start()
+            and lane is not None
+            and not lane.lane.paused
+            and (not lane.lane.held or item.probe)
+            and monotonic() + item.timeout_s + LEASE_MARGIN_S < item.lease_ends
+        )
+
+    async def _deliver(self, item: Item) -> Outcome:
+        message = item.message
+        assert message is not None
+        assert item.handler is not None
+        try:
+            async with asyncio.timeout(item.timeout_s):
+                return await item.handler.deliver(message, timeout_s=item.timeout_s)
+        except TimeoutError:
+            reason = f"no outcome within {item.timeout_s:g} s"
+            return Retryable(code="delivery.timeout", reason=reason, ambiguous=True)
+        except asyncio.CancelledError:
+            return Retryable(
+                code="dispatcher.stopped",
+                reason="the dispatcher stopped before the delivery ended",
+                retry_after_s=0.0,
+                ambiguous=True,
+            )
+        except Exception as error:
+            log.warning(
+                "handler raised",
+                queue=item.slots.queue,
+                job_id=str(message.key),
+                error=type(error).__name__,
+            )
+            return Retryable(code="handler.error", reason=f"{type(error).__name__}: {error}")

@@ -1,0 +1,153 @@
+"""The lanes as this dispatcher sees them: which to ask, from which floor, and when again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from time import monotonic
+from typing import TypeAlias
+
+from outbox.message import LaneId
+from outbox.store.engine import FLOOR_BOTTOM, Ask, Claimed, Lane, Version
+
+Floor: TypeAlias = tuple[str | datetime, int]
+
+SWEEP_S_MIN = 1.0
+"""At least so long between two looks below a lane's floors."""
+SWEEP_SHARE_MAX = 0.05
+"""At most this share of the time goes into such looks."""
+
+
+class LaneState:
+    """One lane: whether it may have work, and how far claims have got in each priority."""
+
+    __slots__ = ("floors", "hot", "lane", "may_sweep_at", "probing", "sweep_at")
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.hot = True
+        self.probing = False
+        self.floors: dict[int, Floor] = {}
+        self.sweep_at = 0.0
+        self.may_sweep_at = 0.0
+
+    def ask(self, room: int) -> Ask:
+        """Return the part of a claim for this lane: from its floors, or from the bottom if due."""
+        if monotonic() >= self.sweep_at:
+            self.floors.clear()
+        floor = self.floors.get
+        return Ask(
+            lane_id=self.lane.lane_id,
+            room=room,
+            urgent=floor(10, FLOOR_BOTTOM),
+            high=floor(5, FLOOR_BOTTOM),
+            normal=floor(1, FLOOR_BOTTOM),
+            low=floor(0, FLOOR_BOTTOM),
+        )
+
+    def swept(self, took_s: float) -> None:
+        """Note that a claim looked below the floors and took so long."""
+        now = monotonic()
+        self.may_sweep_at = now + took_s / SWEEP_SHARE_MAX
+        self.sweep_at = max(now + SWEEP_S_MIN, self.may_sweep_at)
+
+    def look_below(self) -> None:
+        """Look below the floors as soon as that is affordable: something may have appeared there.
+
+        What is committed right now lies above them, and is found in any case.
+        """
+        self.sweep_at = self.may_sweep_at
+
+    def begin_probe(self) -> None:
+        """Let claims ask this held lane for one entry."""
+        self.probing = self.hot = True
+        self.look_below()
+
+    @property
+    def open(self) -> bool:
+        """Whether claims and starts are allowed."""
+        return not self.lane.paused and (not self.lane.held or self.probing)
+
+
+class LaneBook:
+    """All lanes of the queues that are handled here."""
+
+    def __init__(self, queues: Iterable[str] | None) -> None:
+        self._queues = None if queues is None else frozenset(queues)
+        self._states: dict[LaneId, LaneState] = {}
+        self._scopes: dict[tuple[str, str, str], LaneState] = {}
+        self.version = Version(0)
+        self.newest: int | None = None
+        self.channels: dict[str, str | None] = {}
+
+    def load(self, version: Version, lanes: Iterable[Lane]) -> None:
+        """Take over a fresh picture. What was resumed or unheld is looked at from the bottom."""
+        self.version = version
+        for lane in lanes:
+            self.newest = max(self.newest or 0, lane.lane_id)
+            if self._queues is not None and lane.queue not in self._queues:
+                continue
+            state = self._states.get(lane.lane_id)
+            if state is None:
+                state = LaneState(lane)
+                self._states[lane.lane_id] = state
+                self._scopes[lane.tenant_id, lane.queue, lane.scope] = state
+                continue
+            was_open, state.lane = state.open, lane
+            if not lane.held:
+                state.probing = False
+            if state.open and not was_open:
+                state.hot = True
+                state.look_below()
+
+    def get(self, lane_id: LaneId) -> LaneState | None:
+        """Return a lane's state, or None for a lane that is not handled here."""
+        return self._states.get(lane_id)
+
+    def all(self) -> list[LaneState]:
+        """Return every lane that is handled here."""
+        return list(self._states.values())
+
+    def held_scope(self, tenant_id: str, queue: str, scope: str) -> LaneState | None:
+        """Return the lane of a narrower hold that stands now."""
+        state = self._scopes.get((tenant_id, queue, scope))
+        return state if state is not None and state.lane.held else None
+
+    def knows(self, lane_id: LaneId) -> bool:
+        """Return whether the lane is in the picture at all (also of queues not handled here)."""
+        return self.newest is not None and lane_id <= self.newest
+
+    def open_lanes(self) -> list[LaneState]:
+        """Return the lanes that claims may ask."""
+        return [state for state in self._states.values() if state.open]
+
+    def held_lanes(self) -> list[LaneState]:
+        """Return the lanes that wait for a probe."""
+        return [s for s in self._states.values() if s.lane.held and not s.lane.paused]
+
+    def ring(self, lane_ids: Iterable[LaneId] | None) -> None:
+        """Note that work may have appeared in these lanes (None: in any)."""
+        states = (
+            self._states.values()
+            if lane_ids is None
+            else [s for i in lane_ids if (s := self._states.get(i)) is not None]
+        )
+        for state in states:
+            state.hot = True
+            state.look_below()
+
+    def claimed(
+        self, asked: dict[LaneId, tuple[LaneState, int, bool]], rows: list[Claimed], took_s: float
+    ) -> None:
+        """Move floors up to what was claimed; lanes that gave less than asked are drained."""
+        got: dict[LaneId, int] = {}
+        for row in rows:
+            got[row.lane_id] = got.get(row.lane_id, 0) + 1
+            asked[row.lane_id][0].floors[row.priority] = (row.available_at, row.id)
+        for lane_id, (state, room, swept) in asked.items():
+            if swept:
+                state.swept(took_s)
+            if got.get(lane_id, 0) < room:
+                state.hot = False
+                # Rows that commit later may lie below; an idle lane can look often.
+                state.look_below()

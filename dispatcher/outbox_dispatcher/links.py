@@ -1,0 +1,81 @@
+"""The connections of one dispatcher session: opened together, lost together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import psycopg
+
+from outbox.store.engine import Connection
+
+CONNECT_TIMEOUT_S = 5
+
+
+@dataclass(frozen=True)
+class Links:
+    """One connection a purpose, so that claim, record and heartbeat never wait for each other.
+
+    `bell` is direct (no pooler): it holds the advisory lock and listens. `side` serves look-ups
+    and upkeep, one statement at a time under `side_lock`.
+    """
+
+    claim: Connection
+    record: Connection
+    beat: Connection
+    side: Connection
+    bell: Connection
+    side_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@asynccontextmanager
+async def open_links(url: str, direct_url: str | None) -> AsyncIterator[Links]:
+    """Open the connections. Raises psycopg.OperationalError."""
+    async with AsyncExitStack() as stack:
+
+        async def opened(purpose: str, at: str = url) -> Connection:
+            return await stack.enter_async_context(_Closing(await _connect(at, purpose)))
+
+        yield Links(
+            claim=await opened("claim"),
+            record=await opened("record"),
+            beat=await opened("beat"),
+            side=await opened("side"),
+            bell=await opened("bell", direct_url or url),
+        )
+
+
+class _Closing:
+    """Closes without a farewell to a server that may be gone."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def __aenter__(self) -> Connection:
+        return self._connection
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._connection.close()
+
+
+async def _connect(url: str, purpose: str) -> Connection:
+    connection = await psycopg.AsyncConnection.connect(
+        url,
+        autocommit=True,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        application_name=f"outbox dispatcher {purpose}",
+        keepalives_idle=5,
+        keepalives_interval=2,
+        keepalives_count=3,
+    )
+    # The tables grow from empty to millions between two ANALYZEs: never let a plan of the
+    # engine's statements depend on what they last looked like.
+    await connection.execute(
+        "select set_config('role', 'outbox_dispatcher', false),"
+        " set_config('enable_seqscan', %s, false), set_config('jit', 'off', false),"
+        " set_config('plan_cache_mode', 'force_generic_plan', false)",
+        ("on" if purpose in ("beat", "side") else "off",),
+    )
+    return connection

@@ -1,0 +1,238 @@
+"""From claimed rows to messages: address, template, rendering; a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import msgspec
+
+from outbox.message import LaneId, Message
+from outbox.outcome import Misconfigured, Outcome, Rejected, Retryable
+from outbox.render import RenderFailure, RenderPool, RenderRequest, inline_source, join_context
+from outbox.store.dispatch import Found, Wanted, find_recipients
+from outbox.store.engine import Claimed, Connection
+from outbox_dispatcher.facts import Facts, event_type_of, read_facts
+from outbox_dispatcher.slots import Item
+from outbox_dispatcher.templates import Template, TemplateShelf
+
+NO_ADDRESS = {
+    "email": "User has no email",
+    "sms": "User has no phone",
+    "telegram": "User has no telegram chat",
+}
+
+
+class Preparer:
+    """Fills in `item.message`, or `item.decided` where there is nothing to deliver."""
+
+    def __init__(
+        self,
+        *,
+        render: RenderPool,
+        default_locale: str,
+        timeout_s: float,
+        held: Callable[[Claimed, Facts], LaneId | None],
+    ) -> None:
+        self._render = render
+        self._held = held
+        self._shelf = TemplateShelf()
+        self._default_locale = default_locale
+        self._timeout_s = timeout_s
+
+    def prepare_payload(self, item: Item) -> None:
+        """Make the message of a job that carries a payload: nothing to look up."""
+        facts = self._read(item)
+        item.message = _message(item.claimed, facts, to=facts.to, user_id=facts.user_id)
+
+    async def prepare(self, connection: Connection, items: Sequence[Item]) -> None:
+        """Make the messages of channel jobs. Lets psycopg's OperationalError out.
+
+        Items whose template is held are marked to be diverted into the hold's own lane.
+        """
+        facts = []
+        for item in items:
+            facts.append(self._read(item))
+            item.divert_to = self._held(item.claimed, facts[-1])
+        wanted = [_wanted(item.claimed, f) for item, f in zip(items, facts, strict=True)]
+        found = await find_recipients(connection, wanted)
+        to_render: list[tuple[Item, Facts, Found, RenderRequest, Template | None]] = []
+        for item, fact, person in zip(items, facts, found, strict=True):
+            if item.divert_to is not None:
+                continue
+            item.decided = _refusal(item.claimed, person)
+            if item.decided is not None:
+                continue
+            if fact.template_code is None and fact.content is None:
+                item.message = _message(
+                    item.claimed, fact, to=person.address, user_id=fact.user_id
+                )
+                continue
+            template: Template | None = None
+            if fact.template_code is not None:
+                template = await self._choose(connection, item.claimed, fact, person)
+                if template is None:
+                    item.decided = _missing_template(item.claimed, fact)
+                    continue
+            to_render.append(
+                (item, fact, person, _request(item, fact, person, template), template)
+            )
+        if to_render:
+            await self._render_all(to_render)
+
+    def _read(self, item: Item) -> Facts:
+        facts = read_facts(item.claimed.job_json)
+        item.timeout_s = facts.timeout_s or self._timeout_s
+        return facts
+
+    async def _choose(
+        self, connection: Connection, claimed: Claimed, facts: Facts, person: Found
+    ) -> Template | None:
+        assert facts.template_code is not None
+        key = (claimed.tenant_id, facts.template_code, claimed.channel or "")
+        await self._shelf.load(connection, *key)
+        return self._shelf.choose(
+            key,
+            wanted=facts.locale,
+            recipient=person.locale,
+            tenant=person.tenant_locale,
+            service=self._default_locale,
+            version=person.template_version,
+        )
+
+    async def _render_all(
+        self, work: list[tuple[Item, Facts, Found, RenderRequest, Template | None]]
+    ) -> None:
+        answers = await self._render.render_many([request for *_, request, _ in work])
+        for (item, facts, person, _, template), answer in zip(work, answers, strict=True):
+            if isinstance(answer, RenderFailure):
+                item.decided = _render_outcome(answer, facts)
+                continue
+            item.keep_content = "hash" if template is None else template.keep_content
+            item.message = _message(
+                item.claimed,
+                facts,
+                to=person.address,
+                user_id=facts.user_id,
+                # A job's own subject stands where its content is its own as well.
+                subject=answer.subject,
+                text=answer.text,
+                html=answer.html,
+                template_version=None if template is None else template.version,
+                locale=None if template is None else template.locale,
+            )
+
+
+def _wanted(claimed: Claimed, facts: Facts) -> Wanted:
+    return Wanted(
+        id=claimed.id,
+        tenant_id=claimed.tenant_id,
+        user_id=facts.user_id,
+        channel=claimed.channel or "",
+        address=facts.to,
+        category=facts.category,
+        again=claimed.attempt > 1 or claimed.series > 1,
+    )
+
+
+def _refusal(claimed: Claimed, person: Found) -> Outcome | None:
+    if person.address is None and claimed.channel != "webhook":
+        channel = claimed.channel or ""
+        reason = NO_ADDRESS.get(channel, f"User has no address for {channel}")
+        return Rejected(code="recipient.no_address", reason=reason)
+    if person.suppressed is not None:
+        reason = f"The address is suppressed: {person.suppressed}"
+        return Rejected(code="recipient.suppressed", reason=reason)
+    if person.opted_out:
+        return Rejected(
+            code="recipient.suppressed", reason="The recipient opted out of this category"
+        )
+    return None
+
+
+def _missing_template(claimed: Claimed, facts: Facts) -> Outcome:
+    code = facts.template_code or ""
+    return Misconfigured(
+        code="template.missing",
+        reason=f"Template {code!r} has no {claimed.channel} body in any locale that would do",
+        scope="template",
+        scope_key=code,
+    )
+
+
+def _request(item: Item, facts: Facts, person: Found, template: Template | None) -> RenderRequest:
+    job = {
+        "job_id": str(item.claimed.job_id),
+        "channel": item.claimed.channel,
+        "template_code": facts.template_code,
+        "created_at": item.claimed.created_at,
+        "attempt": item.claimed.attempt,
+    }
+    context = join_context(
+        bytes(facts.data),
+        user=person.user_json.encode(),
+        meta=bytes(facts.meta),
+        job=msgspec.json.encode(job),
+    )
+    if template is None:
+        source = inline_source(facts.content or "", facts.subject)
+        return RenderRequest(source=source, context_json=context)
+    return RenderRequest(
+        source=template.source,
+        context_json=context,
+        locale=template.locale,
+        schema_json=template.schema_json,
+    )
+
+
+def _render_outcome(failure: RenderFailure, facts: Facts) -> Outcome:
+    if failure.kind == "temporary":
+        return Retryable(code=failure.code, reason=failure.message)
+    if failure.kind == "configuration" and facts.template_code is not None:
+        return Misconfigured(
+            code=failure.code,
+            reason=failure.message,
+            scope="template",
+            scope_key=facts.template_code,
+        )
+    # An inline template is the job's own: nobody else could mend it.
+    return Rejected(code=failure.code, reason=failure.message)
+
+
+def _message(
+    claimed: Claimed,
+    facts: Facts,
+    *,
+    to: str | None,
+    user_id: str | None,
+    subject: str | None = None,
+    text: str | None = None,
+    html: str | None = None,
+    template_version: int | None = None,
+    locale: str | None = None,
+) -> Message:
+    key: UUID = claimed.job_id
+    return Message(
+        key=key,
+        tenant_id=claimed.tenant_id,
+        queue=claimed.queue,
+        channel=claimed.channel,
+        attempt=claimed.attempt,
+        to=to,
+        user_id=user_id,
+        subject=subject,
+        text=text,
+        html=html,
+        template_code=facts.template_code,
+        template_version=template_version,
+        locale=locale,
+        category=facts.category,
+        event_type=event_type_of(facts),
+        created_at=claimed.created_at,
+        expires_at=claimed.expires_at,
+        headers=facts.headers or {},
+        data_json=bytes(facts.data),
+        payload_json=None if facts.payload is None else bytes(facts.payload),
+        meta_json=bytes(facts.meta),
+        traceparent=claimed.traceparent,
+    )

@@ -1,0 +1,373 @@
+"""Outcomes on their way into the store: buffered for a moment, recorded in one statement.
+
+Nothing leaves the buffer before Postgres has answered. When the reply of a commit was lost, the
+same outcomes are recorded again, which changes nothing where they had arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from base64 import b64encode
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import Literal
+
+import psycopg
+import structlog
+
+from outbox.backoff import Backoff
+from outbox.lifecycle import Again, Attempt, Ended, Held, Transition, next_transition
+from outbox.message import EntryId, Epoch, LaneId
+from outbox.outcome import Delivered, Effect, Outcome, Rejected, Sent
+from outbox.store import engine
+from outbox.store.engine import Connection, Histogram, Recorded, Suppression
+from outbox.telemetry import bucket_of, empty_histogram
+from outbox_dispatcher.life import Life
+from outbox_dispatcher.slots import Item, Slots
+
+BATCH_MAX = 500
+GATHER_S = 0.002
+"""So long a batch waits for company while other attempts are running."""
+CONTENT_BYTES_KEPT_MAX = 256 * 1024
+DURATION_MS_MAX = 2_147_483_647
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """One outcome in the buffer, with what has to happen around its recording."""
+
+    item: Item
+    recorded: Recorded
+    effects: tuple[Effect | Suppression, ...] = ()
+    hold: Held | None = None
+    ends_hold: bool = False
+    duration_s: float | None = None
+    pickup_s: float = 0.0
+    tried: int = field(default=0)
+
+
+class Recorder:
+    """One loop that flushes; `finish`, `expire` and `release` fill the buffer."""
+
+    def __init__(
+        self,
+        *,
+        life: Life,
+        backoff_of: Callable[[str | None], Backoff],
+        probe_s: float,
+        on_recorded: Callable[[Sequence[Pending]], None],
+        mask: Callable[[str], str],
+    ) -> None:
+        self._life = life
+        self._backoff_of = backoff_of
+        self._probe_s = probe_s
+        self._on_recorded = on_recorded
+        self._mask = mask
+        self._buffer: list[Pending] = []
+        self._in_flight: list[Pending] = []
+        self._event = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.stopping = False
+
+    def finish(self, item: Item, outcome: Outcome, started_at: datetime, began: float) -> None:
+        """Take an attempt's outcome. `began`: monotonic seconds."""
+        now = self._life.db_now()
+        claimed = item.claimed
+        backoff = self._backoff_of(claimed.channel)
+        attempt = Attempt(
+            number=claimed.attempt,
+            attempts_max=claimed.attempts_max or backoff.attempts,
+            expires_at=claimed.expires_at,
+            now=now,
+        )
+        decided = next_transition(outcome, attempt=attempt, backoff=backoff, draw=random.random())
+        if _was_stopped(outcome) and isinstance(decided, Again):
+            decided = Again(
+                now,
+                claimed.attempt - 1,
+                "backoff",
+                "temporary",
+                decided.error_code,
+                decided.error_message,
+            )
+        duration_s = monotonic() - began
+        recorded = self._recorded(item, decided, outcome, started_at, now, duration_s)
+        self._put(
+            Pending(
+                item,
+                recorded,
+                effects=_effects(item, outcome),
+                hold=decided if isinstance(decided, Held) else None,
+                ends_hold=item.probe and isinstance(outcome, Delivered | Rejected),
+                duration_s=duration_s,
+                pickup_s=(started_at - claimed.available_at).total_seconds(),
+            )
+        )
+
+    def expire(self, item: Item) -> None:
+        """Take an item whose `expires_at` came before its attempt could start."""
+        recorded = _recorded_of(item, "end", attempt=item.claimed.attempt - 1)
+        recorded.status = "EXPIRED"
+        recorded.finished_at = self._life.db_now()
+        recorded.error_class = "expired"
+        recorded.error_code = "job.expired"
+        recorded.error_message = "expires_at passed before it could be delivered"
+        self._put(Pending(item, recorded))
+
+    def release(
+        self, item: Item, *, delay_s: float | None = None, lane: LaneId | None = None
+    ) -> None:
+        """Give an item back that was not started; its try with it."""
+        recorded = _recorded_of(item, "release", attempt=item.claimed.attempt)
+        recorded.next_attempt = item.claimed.attempt - 1
+        recorded.next_lane = lane
+        if delay_s is not None:
+            recorded.next_at = self._life.db_now() + timedelta(seconds=delay_s)
+        self._put(Pending(item, recorded))
+
+    def known(self) -> list[EntryId]:
+        """Return the entries whose outcomes are not stored yet."""
+        return [p.item.claimed.id for p in (*self._buffer, *self._in_flight)]
+
+    def adopted(self, ids: set[EntryId], epoch: Epoch) -> None:
+        """Note that these entries stand under a new epoch of this process now."""
+        for pending in (*self._buffer, *self._in_flight):
+            if pending.item.claimed.id in ids:
+                pending.recorded.epoch = epoch
+
+    def outstanding(self) -> dict[Slots, int]:
+        """Return how many outcomes of each queue are not stored yet."""
+        return count_by_slots((*self._buffer, *self._in_flight))
+
+    async def drained(self) -> None:
+        """Wait until everything is stored."""
+        await self._empty.wait()
+
+    def _put(self, pending: Pending) -> None:
+        self._buffer.append(pending)
+        self._empty.clear()
+        self._event.set()
+
+    async def run(self, connection: Connection, busy: Callable[[], bool]) -> None:
+        """Flush until cancelled. Lets psycopg's OperationalError out, with nothing lost."""
+        if self._in_flight:
+            await self._store(connection, self._in_flight)
+            self._settle()
+        while True:
+            await self._event.wait()
+            if len(self._buffer) < BATCH_MAX and busy() and not self.stopping:
+                await asyncio.sleep(GATHER_S)
+            self._in_flight = self._buffer[:BATCH_MAX]
+            del self._buffer[:BATCH_MAX]
+            if not self._buffer:
+                self._event.clear()
+            if self._in_flight:
+                await self._store(connection, self._in_flight)
+                self._settle()
+
+    def _settle(self) -> None:
+        done, self._in_flight = self._in_flight, []
+        self._on_recorded(done)
+        if not self._buffer:
+            self._empty.set()
+
+    async def _store(self, connection: Connection, batch: list[Pending]) -> None:
+        for pending in batch:
+            await self._around_hold(connection, pending)
+        try:
+            await self._record(connection, batch)
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error as error:
+            await self._halve(connection, batch, error)
+
+    async def _record(self, connection: Connection, batch: Sequence[Pending]) -> None:
+        unexpected = await engine.record(
+            connection,
+            [p.recorded for p in batch],
+            _histograms(batch),
+            [(p.recorded, p.effects) for p in batch if p.effects],
+            epoch=self._life.epoch,
+        )
+        for odd in (u for u in unexpected if not u.repeated):
+            log.warning(
+                "outcome came after its lease had moved on"
+                if odd.late
+                else "cancelled while it ran",
+                entry=odd.id,
+                lease_no=odd.lease_no,
+            )
+
+    async def _halve(
+        self, connection: Connection, batch: list[Pending], error: psycopg.Error
+    ) -> None:
+        """One bad outcome must not stop its neighbours: find it, and record it as failed."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            await self._store_part(connection, batch[:middle])
+            await self._store_part(connection, batch[middle:])
+            return
+        pending = batch[0]
+        log.error(
+            "outcome cannot be stored", entry=pending.item.claimed.id, error=type(error).__name__
+        )
+        failed = _recorded_of(pending.item, "end", attempt=pending.item.claimed.attempt)
+        failed.status = "FAILED"
+        failed.started_at = pending.recorded.started_at
+        failed.finished_at = self._life.db_now()
+        failed.error_class = "permanent"
+        failed.error_code = "record.failed"
+        failed.error_message = f"the outcome could not be stored: {type(error).__name__}"
+        failed.dead_reason = "permanent"
+        pending.recorded, pending.effects = failed, ()
+        await self._record(connection, [pending])
+
+    async def _store_part(self, connection: Connection, part: list[Pending]) -> None:
+        try:
+            await self._record(connection, part)
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error as error:
+            await self._halve(connection, part, error)
+
+    async def _around_hold(self, connection: Connection, pending: Pending) -> None:
+        claimed = pending.item.claimed
+        if pending.ends_hold:
+            await engine.end_hold(connection, claimed.lane_id)
+        hold = pending.hold
+        if hold is None:
+            return
+        scope = "" if hold.scope == "lane" else f"{hold.scope}:{hold.scope_key or claimed.job_id}"
+        lane = await engine.hold_lane(
+            connection,
+            tenant_id=claimed.tenant_id,
+            queue=claimed.queue,
+            scope=scope,
+            code=hold.error_code,
+            reason=hold.error_message,
+            probe_s=self._probe_s,
+        )
+        pending.recorded.next_lane = lane
+
+    def _recorded(
+        self,
+        item: Item,
+        decided: Transition,
+        outcome: Outcome,
+        started_at: datetime,
+        now: datetime,
+        duration_s: float,
+    ) -> Recorded:
+        recorded = _recorded_of(item, "end", attempt=item.claimed.attempt)
+        recorded.started_at = started_at
+        recorded.finished_at = now
+        recorded.duration_ms = min(int(duration_s * 1000), DURATION_MS_MAX)
+        match decided:
+            case Ended():
+                recorded.status = decided.status
+                recorded.error_class = decided.error_class
+                recorded.error_code = decided.error_code
+                recorded.dead_reason = decided.dead_reason
+                message = decided.error_message
+            case Again():
+                recorded.op = "again"
+                recorded.status = "RETRYING"
+                recorded.next_at = decided.at
+                recorded.next_attempt = decided.attempts_used
+                recorded.waits = 1 if decided.waits_for == "backoff" else 2
+                recorded.error_class = decided.error_class
+                recorded.error_code = decided.error_code
+                message = decided.error_message
+            case Held():
+                recorded.op = "again"
+                recorded.status = "RETRYING"
+                recorded.next_at = decided.at
+                recorded.next_attempt = decided.attempts_used
+                recorded.error_class = "held"
+                recorded.error_code = decided.error_code
+                message = decided.error_message
+        recorded.error_message = None if message is None else self._mask(message)
+        if isinstance(outcome, Delivered):
+            recorded.provider_message_id = outcome.provider_message_id
+        _say_what_was_sent(recorded, item, getattr(outcome, "sent", None))
+        return recorded
+
+
+def _recorded_of(item: Item, op: Literal["end", "release"], *, attempt: int) -> Recorded:
+    claimed = item.claimed
+    return Recorded(
+        id=claimed.id,
+        lease_no=claimed.lease_no,
+        epoch=claimed.epoch,
+        op=op,
+        series=claimed.series,
+        attempt=attempt,
+        tenant_id=claimed.tenant_id,
+    )
+
+
+def _was_stopped(outcome: Outcome) -> bool:
+    return getattr(outcome, "code", None) == "dispatcher.stopped"
+
+
+def _effects(item: Item, outcome: Outcome) -> tuple[Effect | Suppression, ...]:
+    if isinstance(outcome, Delivered):
+        return outcome.effects
+    message = item.message
+    if isinstance(outcome, Rejected) and outcome.suppress and message and message.to:
+        suppression = Suppression(
+            channel=message.channel or message.queue,
+            address=message.to,
+            code=outcome.code,
+            reason=outcome.reason,
+        )
+        return (suppression,)
+    return ()
+
+
+def _say_what_was_sent(recorded: Recorded, item: Item, sent: Sent | None) -> None:
+    message = item.message
+    if sent is not None:
+        recorded.provider = sent.provider
+        recorded.recipient = sent.recipient
+        recorded.subject = sent.subject
+        recorded.template_version = sent.template_version
+        if sent.content is not None and item.keep_content != "none":
+            recorded.content_sha256 = hashlib.sha256(sent.content).hexdigest()
+            if item.keep_content == "full":
+                recorded.content = b64encode(sent.content[:CONTENT_BYTES_KEPT_MAX]).decode()
+    elif message is not None and message.channel is not None:
+        recorded.recipient = message.to
+        recorded.subject = message.subject
+        recorded.template_version = message.template_version
+
+
+def _histograms(batch: Sequence[Pending]) -> list[Histogram]:
+    by_lane: dict[LaneId, Histogram] = defaultdict(
+        lambda: Histogram(lane_id=0, durations=empty_histogram(), pickups=empty_histogram())
+    )
+    for pending in batch:
+        if pending.duration_s is None:
+            continue
+        lane_id = pending.recorded.next_lane or pending.item.claimed.lane_id
+        histogram = by_lane[LaneId(lane_id)]
+        histogram.lane_id = lane_id
+        histogram.durations[bucket_of(pending.duration_s)] += 1
+        histogram.pickups[bucket_of(max(pending.pickup_s, 0.0))] += 1
+    return list(by_lane.values())
+
+
+def count_by_slots(batch: Sequence[Pending]) -> dict[Slots, int]:
+    """Return how many of a batch belong to each queue's slots."""
+    counts: dict[Slots, int] = defaultdict(int)
+    for pending in batch:
+        counts[pending.item.slots] += 1
+    return counts

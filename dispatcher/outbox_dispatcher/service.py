@@ -1,0 +1,421 @@
+"""One dispatcher process: sessions against Postgres, one after the other, until told to stop.
+
+    claim (short transaction, lease_no + 1) → prepare (address, template, rendering)
+          → no transaction open → deliver → Outcome → next_transition (pure)
+          → record (fenced by lease_no), with history
+
+A session is what lies between two (re)connections: an epoch, its connections, its loops. When it
+ends, attempts that run go on, and the next session adopts them; the rest is given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+
+import psycopg
+import structlog
+
+from outbox.channels import Handler
+from outbox.channels.registry import CONTRACT_CHANNELS
+from outbox.message import EntryId, Epoch, LaneId, LeaseNo
+from outbox.outcome import Rejected
+from outbox.render import RenderPool
+from outbox.store import dispatch, engine
+from outbox_dispatcher.claimer import Claimer
+from outbox_dispatcher.executor import Executor
+from outbox_dispatcher.facts import Facts
+from outbox_dispatcher.lanes import LaneBook
+from outbox_dispatcher.life import Life
+from outbox_dispatcher.links import Links, open_links
+from outbox_dispatcher.liveness import Fenced, Liveness, keep_leases
+from outbox_dispatcher.preparer import Preparer
+from outbox_dispatcher.recorder import Pending, Recorder, count_by_slots
+from outbox_dispatcher.settings import DispatcherSettings
+from outbox_dispatcher.slots import Item, Slots
+from outbox_dispatcher.upkeep import upkeep
+from outbox_dispatcher.wakeup import Wakeup
+
+RECONNECT_S_MAX = 2.0
+CAREFUL_RETRY_S = 0.5
+"""A suspect of a crash waits so long for its turn to run alone among suspects."""
+
+log = structlog.get_logger(__name__)
+
+
+class Dispatcher:
+    """Composes the parts. `run` returns when it was stopped, or drained."""
+
+    def __init__(
+        self,
+        settings: DispatcherSettings,
+        *,
+        channels: Mapping[str, Handler],
+        queues: Mapping[str, Handler],
+    ) -> None:
+        self._settings = settings
+        self._channels = channels
+        self._queues = queues
+        self._foreign_queues: set[str] = set()
+        self._slots: dict[str, Slots] = {}
+        self._workers: list[asyncio.Task[None]] = []
+        self._careful: EntryId | None = None
+        self._stop = asyncio.Event()
+        self._session: asyncio.TaskGroup | None = None
+        self._links: Links | None = None
+        self.life = Life()
+        self.lanes = LaneBook(settings.queues)
+        self.wakeup = Wakeup(poll_s_min=settings.poll_s_min, poll_s_max=settings.poll_s_max)
+        self.recorder = Recorder(
+            life=self.life,
+            backoff_of=settings.backoff_of,
+            probe_s=settings.probe_s,
+            on_recorded=self._recorded,
+            mask=self._mask,
+        )
+        self.executor = Executor(
+            life=self.life,
+            lanes=self.lanes,
+            finish=self.recorder.finish,
+            expire=self.recorder.expire,
+            release=self.recorder.release,
+        )
+        self.claimer = Claimer(
+            life=self.life,
+            lanes=self.lanes,
+            slots=self._slots,
+            wakeup=self.wakeup,
+            lease_s=settings.lease_s,
+            hand_over=self._hand_over,
+        )
+        self.liveness = Liveness(
+            life=self.life,
+            lanes=self.lanes,
+            wakeup=self.wakeup,
+            heartbeat_s=settings.heartbeat_s,
+            on_lanes=self._lanes_changed,
+        )
+        self.ready = asyncio.Event()
+
+    def stop(self) -> None:
+        """Claim nothing more; finish what runs within the grace time; hand the rest back."""
+        self._stop.set()
+
+    async def run(self, *, drain: bool = False) -> None:
+        """Deliver until stopped; with `drain`, until nothing is due."""
+        async with AsyncExitStack() as stack:
+            for handler in {
+                id(h): h for h in (*self._channels.values(), *self._queues.values())
+            }.values():
+                await stack.enter_async_context(handler)
+            render = await stack.enter_async_context(RenderPool(self._settings.render_workers))
+            self._preparer = Preparer(
+                render=render,
+                default_locale=self._settings.default_locale,
+                timeout_s=self._settings.timeout_s,
+                held=self._held_template,
+            )
+            try:
+                await self._sessions(drain=drain)
+            finally:
+                for worker in self._workers:
+                    worker.cancel()
+                await asyncio.gather(*self._workers, return_exceptions=True)
+
+    async def _sessions(self, *, drain: bool) -> None:
+        pause_s = 0.05
+        while True:
+            try:
+                async with open_links(
+                    self._settings.database_url, self._settings.direct_database_url
+                ) as links:
+                    await self._begin(links)
+                    pause_s = 0.05
+                    await self._live(links, drain=drain)
+                    return
+            except* (psycopg.Error, Fenced, OSError) as group:
+                self.life.fence()
+                error = _first(group)
+                log.warning("lost the database", error=type(error).__name__, again_in_s=pause_s)
+            finally:
+                self._drop_unstarted()
+            if self._stop.is_set() and not self.executor.running and not self.recorder.known():
+                return
+            try:
+                async with asyncio.timeout(pause_s * random.uniform(0.5, 1.0)):
+                    await self._stop.wait()
+                    await asyncio.sleep(pause_s)
+            except TimeoutError:
+                pass
+            pause_s = min(pause_s * 2, RECONNECT_S_MAX)
+
+    async def _begin(self, links: Links) -> None:
+        """Start an epoch, and carry over what still runs under the one before."""
+        settings = self._settings
+        old = self.life.epoch
+        epoch = self.life.begin()
+        await engine.register(
+            links.bell,
+            epoch=epoch,
+            name=settings.name,
+            version=settings.code_version,
+            pid=os.getpid(),
+            queues=None if settings.queues is None else sorted(settings.queues),
+            lease_s=settings.lease_s,
+        )
+        if old:
+            await self._adopt(links, old, epoch)
+        await dispatch.register_handlers(
+            links.side, channels=list(self._channels), queues=list(self._queues)
+        )
+        self._foreign_queues = await engine.handled_queues(links.side) - set(self._queues)
+        if settings.start_paused:
+            names = sorted({*self._channels, *self._queues})
+            await engine.pause_queues(links.side, names, actor="dispatcher --start-paused")
+        await self.liveness.beat(links.beat)
+        self.lanes.ring(None)
+        log.info("dispatching", epoch=epoch, lanes=len(self.lanes.open_lanes()))
+
+    async def _adopt(self, links: Links, old: Epoch, epoch: Epoch) -> None:
+        running = list(self.executor.running.values())
+        known = [item.claimed.id for item in running] + self.recorder.known()
+        adopted = await engine.adopt(links.side, known, old=old, new=epoch)
+        for item in running:
+            if item.claimed.id in adopted:
+                item.adopt(epoch)
+        self.recorder.adopted(adopted, epoch)
+
+    async def _live(self, links: Links, *, drain: bool) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            self._session, self._links = tasks, links
+            loops = [
+                tasks.create_task(self.liveness.run(links.beat)),
+                tasks.create_task(self._listen(links)),
+                tasks.create_task(self.recorder.run(links.record, self._is_busy)),
+                tasks.create_task(
+                    upkeep(
+                        links.side,
+                        links.side_lock,
+                        life=self.life,
+                        hold_max_s=self._settings.hold_max_s,
+                    )
+                ),
+                tasks.create_task(self._keep_leases(links)),
+                tasks.create_task(self._probe_holds(links)),
+            ]
+            claiming = tasks.create_task(self.claimer.run(links.claim))
+            self.ready.set()
+            if drain:
+                await self._until_drained()
+            else:
+                await self._stop.wait()
+            claiming.cancel()
+            await self._wind_down(links)
+            for loop in loops:
+                loop.cancel()
+        await engine.retire(links.side, epoch=self.life.epoch)
+
+    async def _until_drained(self) -> None:
+        """Return when nothing is due, runs, or waits to be recorded; or when told to stop."""
+        stopping = asyncio.create_task(self._stop.wait())
+        while not self._stop.is_set():
+            quiet = asyncio.create_task(self.claimer.nothing_due.wait())
+            await asyncio.wait({quiet, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            quiet.cancel()
+            await self.recorder.drained()
+            if self._outstanding() == 0 and self.claimer.nothing_due.is_set():
+                break
+            await asyncio.sleep(0.005)
+        stopping.cancel()
+
+    async def _wind_down(self, links: Links) -> None:
+        """Finish what runs, up to the grace time; hand the rest back and ring for it."""
+        self.executor.stopping = self.recorder.stopping = True
+        lanes: set[LaneId] = set()
+        for slots in self._slots.values():
+            while slots.ready:
+                item = slots.ready.popleft()
+                lanes.add(item.claimed.lane_id)
+                self.recorder.release(item)
+        deadline = asyncio.get_running_loop().time() + self._settings.drain_s
+        while self._outstanding() and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+        if self.executor.running:
+            log.warning("grace time is over", running=len(self.executor.running))
+            for worker in self._workers:
+                worker.cancel()
+            await asyncio.gather(*self._workers, return_exceptions=True)
+        await self.recorder.drained()
+        known = self.recorder.known()
+        async with links.side_lock:
+            await engine.release_orphans(links.side, known, epoch=self.life.epoch)
+            if lanes:
+                await engine.ring(links.side, sorted(lanes))
+
+    def _outstanding(self) -> int:
+        return sum(slots.outstanding for slots in self._slots.values())
+
+    def _is_busy(self) -> bool:
+        return bool(self.executor.running) or any(s.ready for s in self._slots.values())
+
+    def _lanes_changed(self) -> None:
+        """Have slots and workers for every queue that has a lane."""
+        for queue in {state.lane.queue for state in self.lanes.all()}:
+            if queue in self._slots or not self._handles(queue):
+                continue
+            slots = Slots(
+                queue,
+                concurrency=self._settings.concurrency_of(queue, None),
+                prefetch_max=self._settings.prefetch_max,
+            )
+            self._slots[queue] = slots
+            self._workers += [
+                asyncio.create_task(self.executor.work(slots)) for _ in range(slots.concurrency)
+            ]
+
+    def _handles(self, queue: str) -> bool:
+        # A queue of another name carries channel jobs (bulk mail in a line of its own).
+        if queue in self._queues or queue in self._channels:
+            return True
+        return queue not in self._foreign_queues and queue not in CONTRACT_CHANNELS
+
+    def _handler_of(self, item: Item) -> Handler | None:
+        channel = item.claimed.channel
+        if channel is None:
+            return self._queues.get(item.claimed.queue)
+        return self._channels.get(channel)
+
+    def _hand_over(self, items: list[Item]) -> None:
+        """Send claimed items on: to their slots, through preparation, or back."""
+        plain: dict[Slots, list[Item]] = {}
+        channel: list[Item] = []
+        for item in items:
+            item.handler = self._handler_of(item)
+            if item.handler is None:
+                self.recorder.release(item, delay_s=30.0)
+            elif item.claimed.crashes > 0 and not self._take_care(item):
+                self.recorder.release(item, delay_s=CAREFUL_RETRY_S)
+            elif item.claimed.channel is None:
+                self._prepare_payload(item)
+                plain.setdefault(item.slots, []).append(item)
+            else:
+                channel.append(item)
+        for slots, ready in plain.items():
+            slots.put(ready)
+        if channel:
+            assert self._session is not None
+            self._session.create_task(self._prepare(channel))
+
+    def _take_care(self, item: Item) -> bool:
+        """Let suspects of a crash in one at a time, so that the culprit shows itself."""
+        if self._careful is not None:
+            return False
+        self._careful = item.claimed.id
+        return True
+
+    def _prepare_payload(self, item: Item) -> None:
+        try:
+            self._preparer.prepare_payload(item)
+        except Exception as error:
+            item.decided = Rejected(
+                code="job.unreadable", reason=f"{type(error).__name__}: {error}"
+            )
+
+    async def _prepare(self, items: Sequence[Item]) -> None:
+        assert self._links is not None
+        async with self._links.side_lock:
+            await self._preparer.prepare(self._links.side, items)
+        by_slots: dict[Slots, list[Item]] = {}
+        for item in items:
+            if item.divert_to is not None:
+                self.recorder.release(item, lane=item.divert_to)
+            else:
+                by_slots.setdefault(item.slots, []).append(item)
+        for slots, ready in by_slots.items():
+            slots.put(ready)
+
+    def _held_template(self, claimed: engine.Claimed, facts: Facts) -> LaneId | None:
+        if facts.template_code is None:
+            return None
+        held = self.lanes.held_scope(
+            claimed.tenant_id, claimed.queue, f"template:{facts.template_code}"
+        )
+        if held is None or held.lane.lane_id == claimed.lane_id:
+            return None
+        return held.lane.lane_id
+
+    def _recorded(self, batch: Sequence[Pending]) -> None:
+        for slots, count in count_by_slots(batch).items():
+            slots.finished(count)
+        if self._careful is not None and any(p.item.claimed.id == self._careful for p in batch):
+            self._careful = None
+        self.wakeup.nudge()
+
+    def _drop_unstarted(self) -> None:
+        """Forget what was claimed but never started: the next session gives it back."""
+        running = list(self.executor.running.values())
+        stored_later = self.recorder.outstanding()
+        for slots in self._slots.values():
+            slots.ready.clear()
+            slots.outstanding = stored_later.get(slots, 0) + sum(
+                1 for item in running if item.slots is slots
+            )
+        still = {item.claimed.id for item in running} | set(self.recorder.known())
+        if self._careful not in still:
+            self._careful = None
+        self._session = self._links = None
+
+    async def _listen(self, links: Links) -> None:
+        await links.bell.execute("listen outbox_bell")
+        async for notice in links.bell.notifies():
+            if notice.payload == "control":
+                self.liveness.control_changed()
+            else:
+                self.wakeup.ring(notice.payload)
+                if not all(
+                    self.lanes.knows(LaneId(int(part)))
+                    for part in notice.payload.split(",")
+                    if part.isdecimal()
+                ):
+                    self.liveness.control_changed()
+        raise psycopg.OperationalError("the listening connection has ended")
+
+    async def _keep_leases(self, links: Links) -> None:
+        def leases() -> list[tuple[EntryId, LeaseNo]]:
+            return [(i.claimed.id, i.claimed.lease_no) for i in self.executor.running.values()]
+
+        await keep_leases(
+            links.beat, life=self.life, leases=leases, lease_s=self._settings.lease_s
+        )
+
+    async def _probe_holds(self, links: Links) -> None:
+        """Let one entry of a held lane through when its probe is due."""
+        while True:
+            await asyncio.sleep(self._settings.heartbeat_s)
+            now = self.life.db_now()
+            for state in self.lanes.held_lanes():
+                at = state.lane.probe_at
+                if state.probing or at is None or at > now or state.lane.queue not in self._slots:
+                    continue
+                async with links.side_lock:
+                    taken = await engine.take_probe(links.side, state.lane.lane_id)
+                if taken:
+                    state.begin_probe()
+                    self.wakeup.nudge()
+                else:
+                    self.liveness.control_changed()
+
+    def _mask(self, text: str) -> str:
+        for secret in self._settings.secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,70 @@
+"""What has to be done now and then, by whoever comes first: no leader, every step bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from time import monotonic
+
+from outbox.store import engine
+from outbox.store.engine import Connection
+from outbox_dispatcher.life import Life
+
+EXPIRE_S = 2.0
+HOLDS_S = 60.0
+ROLL_UP_S = 30.0
+PARTITIONS_S = 3600.0
+LEASES_S = 15.0
+BATCH = 500
+
+
+@dataclass(slots=True)
+class Chore:
+    """One thing to do every `every_s`; it says whether there is more of it right now."""
+
+    every_s: float
+    run: Callable[[], Awaitable[bool]]
+    at: float = field(default=0.0)
+
+
+async def upkeep(
+    connection: Connection, lock: asyncio.Lock, *, life: Life, hold_max_s: float
+) -> None:
+    """Do the chores until cancelled. The connection is shared, one statement at a time."""
+
+    async def partitions() -> bool:
+        await engine.make_partitions(connection)
+        return False
+
+    async def expire() -> bool:
+        return await engine.expire(connection, epoch=life.epoch, limit=BATCH) == BATCH
+
+    async def holds() -> bool:
+        ended = await engine.expire_holds(
+            connection, epoch=life.epoch, hold_max_s=hold_max_s, limit=BATCH
+        )
+        return ended == BATCH
+
+    async def roll_up() -> bool:
+        return await engine.roll_up(connection) == 20_000
+
+    async def leases() -> bool:
+        return bool(await engine.rescue(connection, dead=[], epoch=life.epoch, limit=BATCH))
+
+    now = monotonic()
+    chores = [
+        Chore(PARTITIONS_S, partitions, now),
+        Chore(EXPIRE_S, expire, now),
+        Chore(HOLDS_S, holds, now),
+        Chore(ROLL_UP_S, roll_up, now + random.uniform(0, ROLL_UP_S)),
+        Chore(LEASES_S, leases, now + random.uniform(0, LEASES_S)),
+    ]
+    while True:
+        chore = min(chores, key=lambda c: c.at)
+        await asyncio.sleep(max(0.0, chore.at - monotonic()))
+        async with lock:
+            more = await chore.run()
+        # Jitter, so that a fleet spreads its questions.
+        chore.at = monotonic() + (0.0 if more else chore.every_s * random.uniform(0.8, 1.2))

@@ -1,0 +1,95 @@
+"""What a dispatcher looks up before it delivers: recipients, templates, installed handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from outbox.store.engine import Connection
+from outbox_sql import query
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom a job is for: its own address, or a user of the tenant's directory."""
+
+    id: int
+    tenant_id: str
+    user_id: str | None
+    channel: str
+    address: str | None
+    category: str | None
+    again: bool
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What the directory says. `template_version`: the one that an earlier attempt used."""
+
+    n: int
+    known: bool
+    address: str | None
+    locale: str | None
+    timezone: str | None
+    tenant_locale: str | None
+    user_json: str
+    opted_out: bool
+    suppressed: str | None
+    template_version: int | None
+
+
+class TemplateRow(msgspec.Struct, frozen=True):
+    """One version of a template in one locale; `newest` is the one that new jobs get."""
+
+    locale: str
+    version: int
+    subject: str | None
+    text: str | None
+    html: str | None
+    schema_json: str | None
+    keep_content: str
+    newest: bool
+
+
+async def find_recipients(connection: Connection, wanted: Sequence[Wanted]) -> list[Found]:
+    """Return one answer for each of `wanted`, in its order. One statement."""
+    cursor = await connection.execute(
+        query("dispatch_recipients"),
+        {
+            "ns": list(range(len(wanted))),
+            "ids": [w.id for w in wanted],
+            "tenants": [w.tenant_id for w in wanted],
+            "users": [w.user_id for w in wanted],
+            "channels": [w.channel for w in wanted],
+            "addresses": [w.address for w in wanted],
+            "categories": [w.category for w in wanted],
+            "again": [w.again for w in wanted],
+        },
+        prepare=True,
+    )
+    rows = [Found(*row) for row in await cursor.fetchall()]  # type: ignore[arg-type]
+    return sorted(rows, key=lambda found: found.n)
+
+
+async def find_templates(
+    connection: Connection, *, tenant_id: str, code: str, channel: str
+) -> list[TemplateRow]:
+    """Return the versions of a template in all its locales, newest first in each."""
+    cursor = await connection.execute(
+        query("dispatch_template"),
+        {"tenant_id": tenant_id, "code": code, "channel": channel},
+        prepare=True,
+    )
+    return [TemplateRow(*row) for row in await cursor.fetchall()]  # type: ignore[arg-type]
+
+
+async def register_handlers(
+    connection: Connection, *, channels: Sequence[str], queues: Sequence[str]
+) -> None:
+    """Tell the store what can be delivered by this process, so that producers may enqueue it."""
+    await connection.execute(
+        "insert into outbox.handler (kind, name)"
+        " select 'channel', unnest(%s::text[]) union all select 'queue', unnest(%s::text[])"
+        " on conflict (kind, name) do update set seen_at = excluded.seen_at"
+        " where outbox.handler.seen_at < clock_timestamp() - interval '1 hour'",
+        (list(channels), list(queues)),
+    )

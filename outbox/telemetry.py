@@ -1,0 +1,33 @@
+"""What is counted, and in which buckets: shared by whoever counts and whoever shows."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+BUCKETS_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+"""Upper bounds in seconds of the histograms in `stat_second`; one more bucket holds the rest."""
+
+
+def bucket_of(seconds: float) -> int:
+    """Return the index of the bucket that `seconds` falls into (0 … len(BUCKETS_S))."""
+    return bisect_left(BUCKETS_S, seconds)
+
+
+def empty_histogram() -> list[int]:
+    """Return a histogram with nothing in it."""
+    return [0] * (len(BUCKETS_S) + 1)
+
+
+def quantile_s(counts: list[int], q: float) -> float | None:
+    """Return the upper bound of the bucket in which the quantile `q` lies; None when empty."""
+    total = sum(counts)
+    if total == 0:
+        return None
+    seen = 0
+    for index, count in enumerate(counts):
+        seen += count
+        if seen >= q * total:
+            return BUCKETS_S[min(index, len(BUCKETS_S) - 1)]
+    return BUCKETS_S[-1]

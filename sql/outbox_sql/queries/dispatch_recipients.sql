@@ -1,0 +1,22 @@
+-- Who these jobs go to: one row for each (tenant, user or address) asked, with what the directory
+-- and the suppression list say. The address is the job's own, else the directory's for its channel.
+select a.n, r.user_id is not null as known, coalesce(a.address, d.address) as address,
+       r.locale, r.timezone, t.default_locale,
+       jsonb_build_object('user_id', a.user_id, 'email', r.email, 'phone', r.phone, 'locale', r.locale,
+                          'timezone', r.timezone, 'attributes', coalesce(r.attributes, '{}'))::text as user_json,
+       coalesce(a.category = any(r.opt_outs), false) as opted_out,
+       s.code as suppressed,
+       v.template_version
+from unnest(%(ns)s::int[], %(ids)s::bigint[], %(tenants)s::text[], %(users)s::text[], %(channels)s::text[],
+            %(addresses)s::text[], %(categories)s::text[], %(again)s::boolean[])
+     as a(n, id, tenant_id, user_id, channel, address, category, again)
+left join outbox.recipient as r on r.tenant_id = a.tenant_id and r.user_id = a.user_id
+left join outbox.tenant as t on t.tenant_id = a.tenant_id
+cross join lateral (select case a.channel when 'email' then r.email when 'sms' then r.phone
+                                          when 'telegram' then r.telegram_chat_id
+                                          when 'inbox' then a.user_id when 'ws' then a.user_id end as address) as d
+left join outbox.suppression as s on s.tenant_id = a.tenant_id and s.channel = a.channel
+                                 and s.address = lower(coalesce(a.address, d.address))
+-- A job keeps the version of the template that it was rendered with first.
+left join lateral (select max(d.template_version) as template_version from outbox.delivery as d
+                   where a.again and d.id = a.id) as v on true

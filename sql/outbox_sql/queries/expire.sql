@@ -1,0 +1,24 @@
+-- End waiting entries whose expires_at has passed: also in paused and held lanes, which no claim
+-- ever looks at. Each leaves a terminal row of history.
+with over as materialized (
+    select e.id, e.lane_id, e.lease_no, e.series, e.attempt
+    from outbox.entry as e
+    where e.expires_at <= statement_timestamp() and e.claimed_by is null
+    order by e.expires_at
+    limit %(limit)s
+    for update skip locked
+), gone as (
+    delete from outbox.entry as e
+    where e.id = any(array(select id from over))
+), history as (
+    insert into outbox.delivery (id, finished_at, epoch, lease_no, series, attempt, terminal, status, tenant_id,
+        error_class, error_code, error_message)
+    select o.id, clock_timestamp(), %(epoch)s, o.lease_no + 1, o.series, o.attempt, true, 'EXPIRED', j.tenant_id,
+        'expired', 'job.expired', 'expires_at passed before it could be delivered'
+    from over as o
+    cross join lateral (select j.tenant_id from outbox.job as j where j.id = o.id offset 0) as j
+), counted as (
+    insert into outbox.stat_second (at, epoch, lane_id, expired)
+    select date_trunc('second', clock_timestamp()), %(epoch)s, o.lane_id, count(*) from over as o group by o.lane_id
+)
+select count(*) from over

@@ -1,0 +1,7 @@
+-- What a resend copies: the job without its own identity and times.
+select (j.job - array['job_id', 'idempotency_key', 'created_at', 'send_after', 'expires_at']
+        || jsonb_build_object('tenant_id', j.tenant_id))::text as job,
+       coalesce(j.job ? 'erased', false) as erased,
+       outbox.current_status(j.id) as status
+from outbox.job as j
+where j.id = %(id)s

@@ -1,0 +1,9 @@
+-- Give back what an epoch has claimed without its process knowing it (a claim whose reply was lost,
+-- a prefetch that never started).
+update outbox.entry as e
+set claimed_by = null,
+    claimed_at = null,
+    lease_until = null,
+    attempt = e.attempt - 1,
+    available_at = clock_timestamp()
+where e.claimed_by = %(old)s and e.id <> all(%(known)s::bigint[])
