@@ -1,0 +1,59 @@
+# Everything works from a fresh clone: each target sets .venv up first, where it is missing or
+# older than what it is made from.
+#
+#   make demo     watch notifications arrive
+#   make test     the whole suite, against a real Postgres that it brings along
+#   make check    what CI runs: lint, types, import rules, tests
+#   make bench    this machine's figures
+#
+#   make test POSTGRES=all      Postgres 18 and 15 (see tests/postgres.py)
+#   make test PYTEST_ARGS=-x    anything that pytest takes
+
+BIN := .venv/bin
+STAMP := .venv/.set-up
+POSTGRES ?= 18
+WORKERS ?= 2
+PYTEST_ARGS ?=
+BENCH ?= drain enqueue http latency mail webhook
+
+# What steers another Python must not steer this one.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.PHONY: help setup demo test check lint bench schema constraints clean
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt .ci/setup
+	@.ci/setup
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/outbox demo
+
+test: $(STAMP)
+	@$(BIN)/pytest -n $(WORKERS) --postgres=$(POSTGRES) $(PYTEST_ARGS)
+
+check: lint test
+
+lint: $(STAMP)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(STAMP)
+	@set -e; for what in $(BENCH); do $(BIN)/outbox bench $$what --json; done
+
+schema: $(STAMP)
+	@$(BIN)/python -m outbox_sql.dump_schema
+
+# The versions that `make setup` installs. No registry is named in it.
+constraints: $(STAMP)
+	@uv export --quiet --upgrade --no-hashes --no-emit-project --all-extras --all-groups \
+	    --no-annotate --no-header --output-file constraints.txt > /dev/null
+
+clean:
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
