@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 EMPTY_OBJECT = msgspec.Raw(b"{}")
+ABSENT = msgspec.Raw(b"")
 
 
 class Facts(msgspec.Struct, gc=False):
@@ -21,7 +22,7 @@ class Facts(msgspec.Struct, gc=False):
     headers: dict[str, str] | None = None
     data: msgspec.Raw = EMPTY_OBJECT
     meta: msgspec.Raw = EMPTY_OBJECT
-    payload: msgspec.Raw | None = None
+    payload: msgspec.Raw = ABSENT
 
 
 class Meta(msgspec.Struct, gc=False):

@@ -232,7 +232,7 @@ def _message(
         expires_at=claimed.expires_at,
         headers=facts.headers or {},
         data_json=bytes(facts.data),
-        payload_json=None if facts.payload is None else bytes(facts.payload),
+        payload_json=bytes(facts.payload) or None,
         meta_json=bytes(facts.meta),
         traceparent=claimed.traceparent,
     )
