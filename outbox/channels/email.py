@@ -1,0 +1,125 @@
+"""The channel `email`: MIME with text and HTML, through SMTP, or to `log` or `sink`.
+
+`Message-ID` is made of the job's id, so it is the same over all retries, and mailboxes that
+drop duplicates do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from outbox.channels.addresses import AddressRefused, Mailbox, parse_mailbox
+from outbox.channels.captured import sent_by
+from outbox.channels.headers import HeaderRefused, check_headers
+from outbox.channels.log import LogChannel
+from outbox.channels.mime import (
+    RESERVED,
+    RESERVED_PREFIXES,
+    Sender,
+    build_mail,
+    check_reply_to,
+    parse_sender,
+)
+from outbox.channels.providers import chosen_provider, own_deadline_s
+from outbox.channels.sink import SinkChannel
+from outbox.channels.smtp import Envelope, SmtpProvider, pool_size_of
+from outbox.channels.smtp_session import parse_smtp_url
+from outbox.errors import ConfigError
+from outbox.message import Message
+from outbox.outcome import Misconfigured, Outcome, Rejected
+
+
+class EmailChannel:
+    """Providers: `smtp` (the default where `SMTP_URL` is set), `log`, `sink`.
+
+    Settings: `SMTP_URL`, `SMTP_POOL_SIZE`, `MAIL_FROM` (`Name <address>` or `address`). Raises
+    ConfigError for one that is malformed; one that is missing holds the lane instead, so that
+    mail waits until an operator has set it.
+    """
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        provider = chosen_provider(settings, "email", known={"smtp"})
+        self._capture: LogChannel | SinkChannel | None = None
+        self._smtp: SmtpProvider | None = None
+        self._sender: Sender | None = None
+        if provider == "log":
+            self._capture = LogChannel("email")
+        elif provider == "sink":
+            self._capture = SinkChannel("email")
+        elif settings.get("SMTP_URL"):
+            server = parse_smtp_url(settings["SMTP_URL"])
+            self._smtp = SmtpProvider(server, pool_size=pool_size_of(settings))
+        if settings.get("MAIL_FROM"):
+            try:
+                self._sender = parse_sender(settings["MAIL_FROM"])
+            except AddressRefused as error:
+                raise ConfigError(f"OUTBOX_MAIL_FROM: {error}") from None
+
+    async def __aenter__(self) -> Self:
+        if self._smtp is not None:
+            await self._smtp.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._smtp is not None:
+            self._smtp.close()
+
+    async def deliver(self, message: Message, *, timeout_s: float) -> Outcome:
+        """Send one mail; a fault of the message's own is told before any provider is asked."""
+        checked = _check(message)
+        if isinstance(checked, Rejected):
+            return checked
+        if self._capture is not None:
+            return await self._capture.deliver(message, timeout_s=timeout_s)
+        if self._smtp is None:
+            return _missing("OUTBOX_SMTP_URL or OUTBOX_EMAIL_PROVIDER")
+        if self._sender is None:
+            return _missing("OUTBOX_MAIL_FROM")
+        mail = build_mail(
+            sender=self._sender,
+            recipient=checked,
+            subject=message.subject or "",
+            text=message.text,
+            html=message.html,
+            message_id=f"{message.key}@{self._sender.mailbox.domain}",
+            date=datetime.now(UTC),
+            headers=message.headers,
+        )
+        return await self._smtp.send(
+            Envelope(sender=self._sender.mailbox, recipient=checked, mail=mail),
+            timeout_s=own_deadline_s(timeout_s),
+            sent=sent_by("smtp", message),
+        )
+
+
+def _check(message: Message) -> Mailbox | Rejected:
+    """Return the recipient, or why the message can go through no provider."""
+    if not message.to:
+        return Rejected(code="recipient.no_address", reason="User has no email")
+    sent = sent_by(None, message)
+    try:
+        recipient = parse_mailbox(message.to)
+    except AddressRefused as error:
+        return Rejected(code="recipient.address", reason=str(error), sent=sent)
+    try:
+        check_headers(message.headers, reserved=RESERVED, reserved_prefixes=RESERVED_PREFIXES)
+        for name, value in message.headers.items():
+            if name.lower() == "reply-to":
+                check_reply_to(value)
+    except (HeaderRefused, AddressRefused) as error:
+        return Rejected(code="mail.header", reason=str(error), sent=sent)
+    if message.text is None and message.html is None:
+        return Rejected(code="mail.empty", reason="The mail has neither text nor HTML", sent=sent)
+    return recipient
+
+
+def _missing(setting: str) -> Misconfigured:
+    return Misconfigured(code="provider.missing", reason=f"{setting} is not set", scope="lane")

@@ -1,0 +1,202 @@
+"""Where the mail server is, and how a session with it begins: connect, TLS, login."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from ipaddress import ip_address
+from typing import Literal, TypeAlias
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import aiosmtplib
+import msgspec
+
+from outbox.channels.smtp_errors import Stage
+from outbox.errors import ConfigError
+
+TlsMode: TypeAlias = Literal["implicit", "required", "opportunistic", "off"]
+
+DEFAULT_PORTS = {"smtp": 25, "smtps": 465}
+_HOSTNAME = re.compile(r"[A-Za-z0-9.-]{1,253}\Z")
+
+
+class SmtpServer(msgspec.Struct, frozen=True, kw_only=True):
+    """One mail server and our login there.
+
+    `tls`: `implicit` (smtps://) and `required` (STARTTLS or nothing) verify the certificate;
+    `opportunistic` takes STARTTLS where it is offered and doesn't verify; `off` never does.
+    Passwords go over an unencrypted connection only to this machine, or where it is `off`.
+    """
+
+    host: str
+    port: int
+    tls: TlsMode
+    username: str | None = None
+    password: str | None = None
+
+    def __repr__(self) -> str:
+        return f"SmtpServer({self.host}:{self.port}, tls={self.tls})"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is on this machine."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+class SessionRefused(Exception):
+    """No session, because of how we or the server are set up. `stage` says where it ended."""
+
+    def __init__(self, stage: Stage, code: str, reason: str) -> None:
+        self.stage, self.code, self.reason = stage, code, reason
+        super().__init__(reason)
+
+
+class Progress(msgspec.Struct):
+    """How far a transaction has come; read when it breaks off."""
+
+    stage: Stage = "connect"
+
+
+def parse_smtp_url(url: str) -> SmtpServer:
+    """Return the server of `smtp[s]://[user:pass@]host[:port][?starttls=…]`.
+
+    `starttls` is `required`, `opportunistic` or `off`; by default `required` where there is a
+    login and the server is elsewhere, else `opportunistic`. Raises ConfigError, which never
+    repeats the URL.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigError("OUTBOX_SMTP_URL is no URL") from None
+    if parts.scheme not in DEFAULT_PORTS or not host:
+        raise ConfigError("OUTBOX_SMTP_URL is not smtp://host:port or smtps://host:port")
+    if parts.path not in ("", "/") or parts.fragment:
+        raise ConfigError("OUTBOX_SMTP_URL has a path or a fragment, which mean nothing there")
+    username = unquote(parts.username) if parts.username else None
+    password = unquote(parts.password) if parts.password else None
+    if (username is None) != (password is None):
+        raise ConfigError("OUTBOX_SMTP_URL has a user without a password, or the other way")
+    server = SmtpServer(
+        host=host,
+        port=port or DEFAULT_PORTS[parts.scheme],
+        tls="implicit",
+        username=username,
+        password=password,
+    )
+    mode = _starttls(parts.query)
+    if parts.scheme == "smtps":
+        if mode is not None:
+            raise ConfigError("OUTBOX_SMTP_URL: smtps:// is encrypted already, without starttls=")
+        return server
+    default: TlsMode = "required" if username and not server.is_local else "opportunistic"
+    return msgspec.structs.replace(server, tls=mode or default)
+
+
+def _starttls(query: str) -> TlsMode | None:
+    mode: TlsMode | None = None
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name != "starttls":
+            raise ConfigError(f"OUTBOX_SMTP_URL: {name!r} is unknown; there is only starttls=")
+        match value:
+            case "required" | "opportunistic" | "off":
+                mode = value
+            case _:
+                raise ConfigError(
+                    "OUTBOX_SMTP_URL: starttls= is none of required, opportunistic, off"
+                )
+    return mode
+
+
+def tls_contexts() -> dict[TlsMode, ssl.SSLContext]:
+    """Return a context for each mode that has one. Reads the system's certificates: slow."""
+    verifying = ssl.create_default_context()
+    trusting = ssl.create_default_context()
+    # Against somebody who only listens; a server that must be the right one is `required`.
+    trusting.check_hostname = False
+    trusting.verify_mode = ssl.CERT_NONE
+    return {"implicit": verifying, "required": verifying, "opportunistic": trusting}
+
+
+async def open_session(
+    server: SmtpServer, contexts: dict[TlsMode, ssl.SSLContext], progress: Progress
+) -> aiosmtplib.SMTP:
+    """Return a session that is ready for MAIL; `progress` tells where it broke off.
+
+    Raises aiosmtplib's errors, OSError, SessionRefused. The caller bounds the time.
+    """
+    progress.stage = "connect"
+    client = aiosmtplib.SMTP(
+        hostname=server.host,
+        port=server.port,
+        local_hostname=_our_name(),
+        use_tls=server.tls == "implicit",
+        start_tls=False,
+        tls_context=contexts.get(server.tls),
+        timeout=None,
+    )
+    try:
+        await client.connect()
+        await _greet(client)
+        encrypted = server.tls == "implicit"
+        if server.tls in ("required", "opportunistic"):
+            encrypted = await _start_tls(client, server, progress)
+        if server.username is not None and server.password is not None:
+            progress.stage = "auth"
+            await _log_in(client, server, server.username, server.password, encrypted)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+async def _greet(client: aiosmtplib.SMTP) -> None:
+    try:
+        await client.ehlo()
+    except aiosmtplib.SMTPHeloError as error:
+        if not 500 <= error.code <= 599 or not client.is_connected:
+            raise
+        await client.helo()
+
+
+async def _start_tls(client: aiosmtplib.SMTP, server: SmtpServer, progress: Progress) -> bool:
+    progress.stage = "tls"
+    if not client.supports_extension("starttls"):
+        if server.tls == "opportunistic":
+            return False
+        raise SessionRefused("tls", "smtp.starttls", "The mail server does not offer STARTTLS")
+    try:
+        await client.starttls()
+    except aiosmtplib.SMTPResponseException:
+        # Refused in words: the session is whole, and goes on unencrypted if it may.
+        if server.tls != "opportunistic" or not client.is_connected:
+            raise
+        return False
+    await _greet(client)
+    return True
+
+
+async def _log_in(
+    client: aiosmtplib.SMTP, server: SmtpServer, username: str, password: str, encrypted: bool
+) -> None:
+    if not encrypted and server.tls != "off" and not server.is_local:
+        raise SessionRefused(
+            "auth", "smtp.unencrypted", "The connection is not encrypted: no password is sent"
+        )
+    if not client.supports_extension("auth"):
+        raise SessionRefused("auth", "smtp.auth", "The mail server does not offer a login")
+    if not client.supported_auth_methods:
+        raise SessionRefused(
+            "auth", "smtp.auth", "The mail server offers none of the logins that we know"
+        )
+    await client.login(username, password)
+
+
+def _our_name() -> str:
+    """Return this machine's name for EHLO, without asking DNS (which may hang)."""
+    name = socket.gethostname()
+    return name if _HOSTNAME.match(name) else "localhost"
