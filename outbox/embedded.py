@@ -64,7 +64,8 @@ _STOP_SIGNAL: Mapping[StopMode, signal.Signals] = {
 class EmbeddedServer:
     """A running embedded Postgres, shared by all processes that acquired the same directory.
 
-    Not for use from several threads at once, nor from a forked child: acquire again there.
+    Not for use from several threads at once. A forked child is a user of its own: the lock that
+    it inherits is given up only when both have released it, or ended.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -74,7 +75,6 @@ class EmbeddedServer:
         self._passwords = Passwords("", "")
         self._port = 0
         self._users_fd: int | None = None
-        self._acquired_by_pid = os.getpid()
 
     @classmethod
     def acquire(
@@ -105,7 +105,7 @@ class EmbeddedServer:
 
     def release(self) -> None:
         """Give the server up; stop it where this was its last user. Calling twice is harmless."""
-        if self._users_fd is None or self._acquired_by_pid != os.getpid():
+        if self._users_fd is None:
             return
         atexit.unregister(self.release)
         with self._in_control():
