@@ -11,9 +11,8 @@ import pytest
 
 from outbox.embedded import SERVICE_ROLE, EmbeddedServer
 from outbox.migrate import migrate
-from tests.postgres import Database, Databases, Run, Server, binaries_of, shared_server
+from tests.postgres import RUN, Database, Databases, Run, Server, binaries_of, shared_server
 
-RUN = pytest.StashKey[Run]()
 VERSIONS = ("18", "15")
 
 
@@ -85,11 +84,14 @@ def database(databases: Databases) -> Iterator[Database]:
 
 
 @pytest.fixture
-def own_server(postgres_version: str, tmp_path: Path) -> Iterator[EmbeddedServer]:
+def own_server(postgres_version: str, pytestconfig: pytest.Config) -> Iterator[EmbeddedServer]:
     """A private server with the settings of production, migrated, to be stopped and crashed."""
     binaries = binaries_of(postgres_version)
     if binaries is None:
         pytest.skip(f"no binaries of Postgres {postgres_version} on this machine")
-    with EmbeddedServer.acquire(tmp_path, binaries=binaries) as server:
+    with (
+        pytestconfig.stash[RUN].data_dir() as data_dir,
+        EmbeddedServer.acquire(data_dir, binaries=binaries) as server,
+    ):
         migrate(server.admin_url, service_role=SERVICE_ROLE)
         yield server

@@ -50,6 +50,7 @@ SHARED_SETTINGS: Mapping[str, str] = {
     "max_connections": "400",
 }
 
+RUN = pytest.StashKey["Run"]()
 Connection = psycopg.Connection[TupleRow]
 
 
@@ -63,6 +64,15 @@ class Run:
     def name(self) -> str:
         """A name that no other run on the same server has."""
         return "outbox_test_" + self.folder.name.removeprefix(PREFIX).lower()
+
+    @contextlib.contextmanager
+    def data_dir(self) -> Iterator[Path]:
+        """Yield a name for a server's data directory; what is there afterwards is removed."""
+        path = self.folder / f"own-{secrets.token_hex(4)}"
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
     @classmethod
     def begin(cls) -> Run:

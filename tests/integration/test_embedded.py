@@ -21,6 +21,7 @@ import pytest
 
 from outbox.embedded import EmbeddedServer
 from outbox.errors import StoreUnavailable
+from tests.postgres import RUN
 
 USE_UNTIL_EOF = """
 import sys
@@ -55,18 +56,25 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(pytestconfig: pytest.Config) -> Iterator[Path]:
     """A data directory after a first start and a clean stop: copying one is faster."""
-    data_dir = tmp_path_factory.mktemp("made") / "outbox"
-    with EmbeddedServer.acquire(data_dir) as server, psycopg.connect(server.admin_url) as admin:
-        admin.execute("create table note (text text)")
-        admin.execute("grant all on note to outbox")
-    return data_dir
+    with pytestconfig.stash[RUN].data_dir() as data_dir:
+        with EmbeddedServer.acquire(data_dir) as server:
+            make_notes(server.admin_url)
+        yield data_dir
 
 
 @pytest.fixture
-def data_dir(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "outbox"))
+def data_dir(made: Path, pytestconfig: pytest.Config) -> Iterator[Path]:
+    with pytestconfig.stash[RUN].data_dir() as data_dir:
+        shutil.copytree(made, data_dir)
+        yield data_dir
+
+
+def make_notes(admin_url: str) -> None:
+    with psycopg.connect(admin_url) as admin:
+        admin.execute("create table note (text text)")
+        admin.execute("grant all on note to outbox")
 
 
 @contextmanager
@@ -435,9 +443,8 @@ def test_root_without_user_namespaces_runs_it_as_nobody(
     open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data_dir = open_folder / "outbox"
-    with EmbeddedServer.acquire(data_dir) as server, psycopg.connect(server.admin_url) as admin:
-        admin.execute("create table note (text text)")
-        admin.execute("grant all on note to outbox")
+    with EmbeddedServer.acquire(data_dir) as server:
+        make_notes(server.admin_url)
         assert Path(f"/proc/{server.pid}").stat().st_uid == 0
     with monkeypatch.context() as without_unshare:
         without_unshare.setenv("PATH", "/nonexistent")
