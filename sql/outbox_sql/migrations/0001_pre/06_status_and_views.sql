@@ -30,15 +30,23 @@ create function outbox.address_hash(address text) returns bigint
             from outbox.setting as s);
 comment on function outbox.address_hash is 'The keyed hash under which delivery finds what was sent to an address.';
 
+-- For auditors, who may not read job_key, and because no index knows job_id alone.
+create function outbox.id_of(tenant text, job_id uuid) returns bigint
+    language sql stable security definer set search_path = pg_catalog, pg_temp
+    return (select k.id from outbox.job_key as k where k.tenant_id = id_of.tenant and k.job_id = id_of.job_id);
+comment on function outbox.id_of is 'The internal id of a job: the views find one job fast by `where id = outbox.id_of(…)`.';
+
 create view outbox.notification_delivery as
-select j.job_id, d.tenant_id, j.user_id, j.channel, j.queue, j.template_code, d.template_version, j.locale,
+select j.job_id, j.tenant_id, j.user_id, j.channel, j.queue, j.template_code, d.template_version, j.locale,
        j.event_id, j.campaign_id, j.category, d.recipient, d.subject, encode(d.content_sha256, 'hex') as content_sha256,
        d.series, d.attempt, d.lease_no, d.late, d.status, d.provider, d.provider_message_id, d.error_class,
        d.error_code, d.error_message, d.started_at, d.finished_at, d.duration_ms, d.next_attempt_at,
-       d.recipient_hash, d.id
+       d.recipient_hash, outbox.id_time(j.id) as accepted_at, j.send_after, j.expires_at, j.id, d.id as delivery_id
 from outbox.delivery as d
 join outbox.job as j on j.id = d.id;
 comment on view outbox.notification_delivery is 'One row for each attempt and each terminal event; never changed afterwards.';
+comment on column outbox.notification_delivery.delivery_id is
+    'The same number as id: a range over days bounds both, so that only those days'' partitions are read.';
 
 create view outbox.notification as
 select j.job_id, j.tenant_id, j.user_id, j.channel, j.queue, j.template_code, j.locale, j.event_id, j.campaign_id,
@@ -60,7 +68,12 @@ select j.job_id, j.tenant_id, j.user_id, j.channel, j.queue, j.template_code, j.
        last.error_class as last_error_class, last.error_code as last_error_code,
        last.error_message as last_error,
        r.status as receipt_status, r.at as receipt_at,
-       j.resend_of, j.list_job_id, j.id
+       j.resend_of, j.list_job_id,
+       case when e.claimed_by is null then coalesce(l.paused_at, l.held_at) end as stopped_at,
+       case when e.claimed_by is null then l.paused_by end as paused_by,
+       case when e.claimed_by is null then l.hold_code end as hold_code,
+       case when e.claimed_by is null then l.hold_reason end as hold_reason,
+       j.id
 from outbox.job as j
 left join outbox.entry as e on e.id = j.id
 left join outbox.lane as l on l.lane_id = e.lane_id
@@ -75,42 +88,81 @@ comment on view outbox.notification is 'One row for each job, the waiting ones t
 create view outbox.notification_history as
 select h.job_id, h.status, h.at, h.attempt, h.error, h.tenant_id, h.series, h.step, h.id
 from (
-    select j.job_id, outbox.accepted_status(j.send_after, j.expires_at, outbox.id_time(j.id)) as status,
+    -- Accepted; what had expired by then has nothing but its end (lease_no 0).
+    select j.job_id, case when j.send_after > outbox.id_time(j.id) then 'scheduled' else 'pending' end as status,
            outbox.id_time(j.id) as at, 0 as attempt, null::text as error, j.tenant_id, 1::smallint as series, 0 as step, j.id
     from outbox.job as j
-    where j.expires_at is null or j.expires_at > outbox.id_time(j.id)
+    where j.expires_at is null
+       or not exists (select from outbox.delivery as d where d.id = j.id and d.lease_no = 0)
     union all
+    -- send_after came, unless somebody promoted the job or it ended before.
     select j.job_id, 'pending', j.send_after, 0, null, j.tenant_id, 1::smallint, 1, j.id
     from outbox.job as j
     where j.send_after > outbox.id_time(j.id) and j.send_after <= clock_timestamp()
-      and not exists (select from outbox.delivery as d where d.id = j.id and d.finished_at < j.send_after)
+      and not exists (select from outbox.delivery as d
+                      where d.id = j.id and coalesce(d.started_at, d.finished_at) < j.send_after)
+      and not exists (select from outbox.operator_action as a
+                      where a.id = j.id and a.action = 'promote' and a.at < j.send_after)
     union all
-    select j.job_id, 'pending', a.at, 0, null, j.tenant_id, (a.detail ->> 'series')::smallint, 2, j.id
+    -- Retried, replayed, promoted.
+    select j.job_id, 'pending', a.at,
+           case when a.action = 'promote' then coalesce(
+               (select d.attempt from outbox.delivery as d
+                where d.id = j.id and not d.late and d.finished_at < a.at order by d.lease_no desc limit 1), 0) else 0 end,
+           null, j.tenant_id, (a.detail ->> 'series')::smallint, 2, j.id
     from outbox.operator_action as a join outbox.job as j on j.id = a.id
     where a.action in ('retry', 'replay', 'promote')
     union all
-    select j.job_id, 'processing', d.started_at, d.attempt, null, d.tenant_id, d.series, 3, j.id
+    -- An attempt that is over: its start …
+    select j.job_id, 'processing', d.started_at, d.attempt, null, j.tenant_id, d.series, 3, j.id
     from outbox.delivery as d join outbox.job as j on j.id = d.id
     where d.started_at is not null and not d.late
     union all
-    select j.job_id, case d.error_class when 'held' then 'pending' when 'snoozed' then 'scheduled'
-                                        else outbox.ended_status(d.status) end,
-           d.finished_at, d.attempt, d.error_message, d.tenant_id, d.series, 4, j.id
+    -- … its outcome, or a terminal event …
+    select j.job_id,
+           case when d.terminal then outbox.ended_status(d.status)
+                when d.error_class = 'snoozed' then 'scheduled'
+                when d.error_class = 'held' or d.error_code = 'lease.lost' or d.next_attempt_at <= d.finished_at then 'pending'
+                else 'retrying' end,
+           d.finished_at, d.attempt, coalesce(d.error_message, d.error_code), j.tenant_id, d.series, 4, j.id
     from outbox.delivery as d join outbox.job as j on j.id = d.id
     where not d.late
     union all
-    select j.job_id, 'pending', d.next_attempt_at, d.attempt, null, d.tenant_id, d.series, 5, j.id
+    -- … and the moment when it was due again, unless something came before that.
+    select j.job_id, 'pending', d.next_attempt_at, d.attempt, null, j.tenant_id, d.series, 5, j.id
     from outbox.delivery as d join outbox.job as j on j.id = d.id
-    where not d.late and d.status = 'RETRYING' and d.next_attempt_at > d.finished_at
-      and d.next_attempt_at <= clock_timestamp()
-      and not exists (select from outbox.delivery as n where n.id = d.id and n.lease_no > d.lease_no
-                      and not n.late and n.started_at is null and n.finished_at < d.next_attempt_at)
+    where not d.late and not d.terminal and d.next_attempt_at > d.finished_at and d.next_attempt_at <= clock_timestamp()
+      and d.error_class is distinct from 'held' and d.error_code is distinct from 'lease.lost'
+      and not exists (select from outbox.delivery as n
+                      where n.id = d.id and n.lease_no > d.lease_no and not n.late
+                        and coalesce(n.started_at, n.finished_at) < d.next_attempt_at)
+      and not exists (select from outbox.operator_action as a
+                      where a.id = d.id and a.action = 'promote'
+                        and a.at >= d.finished_at and a.at < d.next_attempt_at)
     union all
+    -- The attempt that is running.
     select j.job_id, 'processing', e.claimed_at, e.attempt, null, j.tenant_id, e.series, 6, j.id
     from outbox.entry as e join outbox.job as j on j.id = e.id
     where e.claimed_by is not null
 ) as h;
 comment on view outbox.notification_history is 'Every change of a job''s state; order by job_id, series, at, step.';
+
+create view outbox.notification_replay as
+select j.job_id, j.tenant_id, j.user_id, j.channel, j.queue, j.template_code, j.event_id, j.campaign_id,
+       a.action, a.at as replayed_at, a.actor as replayed_by, a.series,
+       f.attempt as failed_attempts, f.finished_at as failed_at, l.reason, f.error_class, f.error_code, f.error_message,
+       s.status as outcome, s.finished_at as outcome_at, j.id
+from (select a.id, a.action, a.at, a.actor, (a.detail ->> 'series')::smallint as series
+      from outbox.operator_action as a where a.action in ('retry', 'replay')) as a
+join outbox.job as j on j.id = a.id
+left join lateral (select d.attempt, d.finished_at, d.error_class, d.error_code, d.error_message from outbox.delivery as d
+                   where d.id = a.id and d.series = a.series - 1 and d.terminal and not d.late) as f on true
+left join lateral (select l.reason from outbox.dead_letter as l
+                   where l.id = a.id and l.series = a.series - 1 order by l.dead_letter_id desc limit 1) as l on true
+left join lateral (select d.status, d.finished_at from outbox.delivery as d
+                   where d.id = a.id and d.series = a.series and d.terminal and not d.late) as s on true;
+comment on view outbox.notification_replay is
+    'One row for each new series of a failed job: what had failed, who asked for it when, what came of it.';
 
 -- The API reads the same views under its own rights, so that row-level security holds for it.
 do $$

@@ -44,8 +44,9 @@ grant usage on schema outbox to outbox_producer, outbox_api, outbox_dispatcher, 
 grant execute on function outbox.enqueue, outbox.enqueue_many, outbox.enqueue_many_v1, outbox.uuid7,
     outbox.idempotent_job_id to outbox_producer, outbox_api, outbox_dispatcher;
 
-grant select on outbox.notification, outbox.notification_delivery, outbox.notification_history to outbox_auditor;
-grant execute on function outbox.address_hash, outbox.from_priority, outbox.id_time, outbox.id_floor,
+grant select on outbox.notification, outbox.notification_delivery, outbox.notification_history,
+    outbox.notification_replay to outbox_auditor;
+grant execute on function outbox.address_hash, outbox.id_of, outbox.from_priority, outbox.id_time, outbox.id_floor,
     outbox.live_status, outbox.ended_status, outbox.accepted_status to outbox_auditor;
 
 grant execute on all functions in schema outbox to outbox_dispatcher;
