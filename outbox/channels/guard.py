@@ -42,6 +42,7 @@ CheckedUrl = NewType("CheckedUrl", URL)
 """A URL that `Guard.check_url` let pass: the only kind that the HTTP client takes."""
 
 URL_CHARS_MAX = 2_048
+PASSED_URLS_MAX = 1_024
 CACHE_S = 10.0
 CACHE_NAMES_MAX = 1_024
 LOOKUP_S_MAX = 10.0
@@ -139,11 +140,21 @@ class Guard:
         self._allow = allow
         self._threads: ThreadPoolExecutor | None = None
         self._lookup = lookup or self._lookup_in_threads
+        self._passed: dict[str, CheckedUrl] = {}
         self._known: dict[str, _Known] = {}
         self._running: dict[str, asyncio.Task[tuple[Address, ...]]] = {}
 
     def check_url(self, text: str) -> CheckedUrl:
         """Return the URL, parsed as the client will read it. Raises Blocked."""
+        passed = self._passed.get(text)
+        if passed is None:
+            passed = self._check_url(text)
+            if len(self._passed) >= PASSED_URLS_MAX:
+                self._passed.pop(next(iter(self._passed)))
+            self._passed[text] = passed
+        return passed
+
+    def _check_url(self, text: str) -> CheckedUrl:
         if len(text) > URL_CHARS_MAX:
             raise Blocked(f"the URL is over {URL_CHARS_MAX} characters long")
         if _FORBIDDEN.search(text):

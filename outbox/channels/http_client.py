@@ -153,6 +153,8 @@ class _GuardedResolver(AbstractResolver):
 
 async def _read_capped(response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> bytes:
     """Return the answer's first bytes. The status stands, whatever becomes of the rest."""
+    if response.content.is_eof() and response.content.total_bytes <= ANSWER_BYTES_MAX:
+        return response.content.read_nowait()  # it came whole, with the status: the usual case
     soon = asyncio.get_running_loop().time() + ANSWER_S_MAX
     when = deadline.when()
     chunks: list[bytes] = []

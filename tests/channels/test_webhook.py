@@ -420,3 +420,13 @@ def test_a_malformed_setting_is_refused_at_the_start(given: dict[str, str]) -> N
     with pytest.raises(ConfigError, match="OUTBOX_WEBHOOK") as refusal:
         WebhookChannel(given)
     assert "!!" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+async def test_an_answer_without_a_body_is_an_answer(status: int) -> None:
+    async with hook_server() as hooks, WebhookChannel(ALLOW) as channel:
+        hooks.status, hooks.body = status, b""
+        for _ in range(2):
+            message = webhook(f"http://127.0.0.1:{hooks.port}/")
+            assert isinstance(await channel.deliver(message, timeout_s=5), Delivered)
+        assert len(hooks.connections) == 1
