@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, NewType, TypeAlias
 from uuid import UUID
 
@@ -42,12 +42,14 @@ def uuid7() -> UUID:
 class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A NotificationJob, or any other kind of job, as a producer writes it (contracts.md 1, 6).
 
-    Only what is set is sent. `job_id` and `created_at` are filled in at construction: keep the
-    object (or the id) when you retry, so that the store sees the same job again.
+    Only what is set is sent. `job_id` is made here unless there is an `idempotency_key`, from
+    which the id then follows: keep the object (or the id) when you retry, so that the store sees
+    the same job again. A `created_at` that is left out is filled in by the store, and is then no
+    part of the content by which a repeated job is compared.
     """
 
-    job_id: UUID = msgspec.field(default_factory=uuid7)
-    created_at: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
+    job_id: UUID | None = None
+    created_at: datetime | None = None
     channel: str | None = None
     user_id: UUID | str | None = None
     to: str | Sequence[str] | None = None
@@ -70,6 +72,10 @@ class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
     max_attempts: int | None = None
     timeout_s: float | None = None
     headers: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.job_id is None and self.idempotency_key is None:
+            self.job_id = uuid7()
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,16 +31,18 @@ create function outbox.pointer(key text) returns text
     language sql immutable parallel safe strict
     return '/' || replace(replace(key, '~', '~0'), '/', '~1');
 
--- NULL for what is no RFC 3339 time with an offset, whatever the session's date style. Every part is
--- checked first, so that the cast cannot fail: catching its error would cost a subtransaction.
+-- NULL for what is no RFC 3339 time with an offset, whatever the session's date style, and for what
+-- no language's calendar holds (years 2 to 9999, in UTC). Every part is checked first, so that the
+-- cast cannot fail: catching its error would cost a subtransaction.
 create function outbox.to_time(value text) returns timestamptz
     language sql stable parallel safe
     return case
-        when value ~ '^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]{1,9})?([Zz]|[+-](0[0-9]|1[0-5]):[0-5][0-9])$'
-             and left(value, 4) <> '0000'
+        when value ~ '^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9](\.[0-9]{1,9})?|60(\.0{1,9})?)([Zz]|[+-](0[0-9]|1[0-5]):[0-5][0-9])$'
+             and left(value, 4)::int >= 2
              and (substr(value, 9, 2)::int <= 28
                   or substr(value, 9, 2)::int <= extract(day from
                       make_date(left(value, 4)::int, substr(value, 6, 2)::int, 1) + interval '1 month' - interval '1 day'))
+             and (left(value, 4) <> '9999' or value::timestamptz < '10000-01-01 00:00:00+00'::timestamptz)
         then value::timestamptz
     end;
 
