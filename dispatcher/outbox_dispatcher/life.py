@@ -17,6 +17,7 @@ class Life:
 
     def __init__(self) -> None:
         self.epoch = Epoch(0)
+        self.began_at = monotonic()
         self.fenced = True
         self._beat_sent_at = float("-inf")
         self._db_now = datetime.fromtimestamp(0, UTC)
@@ -24,6 +25,7 @@ class Life:
     def begin(self) -> Epoch:
         """Start a new epoch: a random 63-bit number that was never used before."""
         self.epoch = Epoch(secrets.randbits(62) + 1)
+        self.began_at = monotonic()
         self.fenced = True
         self._beat_sent_at = float("-inf")
         return self.epoch

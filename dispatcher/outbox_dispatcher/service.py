@@ -226,7 +226,7 @@ class Dispatcher:
             await asyncio.wait({quiet, stopping}, return_when=asyncio.FIRST_COMPLETED)
             quiet.cancel()
             await self.recorder.drained()
-            if self._outstanding() == 0 and self.claimer.nothing_due.is_set():
+            if self.outstanding() == 0 and self.claimer.nothing_due.is_set():
                 break
             await asyncio.sleep(0.005)
         stopping.cancel()
@@ -241,7 +241,7 @@ class Dispatcher:
                 lanes.add(item.claimed.lane_id)
                 self.recorder.release(item)
         deadline = asyncio.get_running_loop().time() + self._settings.drain_s
-        while self._outstanding() and asyncio.get_running_loop().time() < deadline:
+        while self.outstanding() and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.01)
         if self.executor.running:
             log.warning("grace time is over", running=len(self.executor.running))
@@ -255,7 +255,8 @@ class Dispatcher:
             if lanes:
                 await engine.ring(links.side, sorted(lanes))
 
-    def _outstanding(self) -> int:
+    def outstanding(self) -> int:
+        """Return how many jobs are between claim and record here."""
         return sum(slots.outstanding for slots in self._slots.values())
 
     def _is_busy(self) -> bool:

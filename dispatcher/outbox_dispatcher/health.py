@@ -1,0 +1,83 @@
+"""A dispatcher's own health and figures over HTTP, on `OUTBOX_METRICS_PORT`.
+
+- `/health/live`: 200 while the process turns its loop. It says nothing of the database: a restart
+  would not bring that back, and the dispatcher waits for it by itself.
+- `/health/ready`: 200 while its last heartbeat is fresh, so that it may start deliveries.
+- `/metrics`: this process's figures (Prometheus text); the store's are the API's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from time import monotonic
+
+from aiohttp import web
+
+from outbox.errors import ConfigError
+from outbox_dispatcher.service import Dispatcher
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SHUTDOWN_S = 0.5
+
+
+class Health:
+    """What one dispatcher says of itself."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    async def live(self, _: web.Request) -> web.Response:
+        """Answer: that is all there is to it."""
+        return web.json_response({"status": "ok"})
+
+    async def ready(self, _: web.Request) -> web.Response:
+        """Tell whether deliveries may start."""
+        if self._dispatcher.life.may_start():
+            return web.json_response({"status": "ok"})
+        body = {"status": "unavailable", "reason": "no fresh heartbeat in the database"}
+        return web.json_response(body, status=503)
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        """Return the figures."""
+        return web.Response(body=self.text().encode(), headers={"Content-Type": CONTENT_TYPE})
+
+    def text(self) -> str:
+        """Return the figures as Prometheus text: fixed names, no labels."""
+        dispatcher = self._dispatcher
+        rescued = dispatcher.liveness.rescued_total
+        epoch_age_s = monotonic() - dispatcher.life.began_at if dispatcher.life.epoch else 0.0
+        figures: tuple[tuple[str, str, str, float], ...] = (
+            ("running", "gauge", "Deliveries that run.", len(dispatcher.executor.running)),
+            ("outstanding", "gauge", "Jobs from claim to record.", dispatcher.outstanding()),
+            ("rescued_total", "counter", "Taken from the dead.", rescued),
+            ("ready", "gauge", "1: may start deliveries.", dispatcher.life.may_start()),
+            ("epoch_age_seconds", "gauge", "Time since it last (re)connected.", epoch_age_s),
+        )
+        lines = []
+        for name, kind, doc, value in figures:
+            full = f"outbox_dispatcher_{name}"
+            lines += [f"# HELP {full} {doc}", f"# TYPE {full} {kind}", f"{full} {value + 0:g}"]
+        return "\n".join(lines) + "\n"
+
+
+@contextlib.asynccontextmanager
+async def serve_health(dispatcher: Dispatcher, host: str, port: int) -> AsyncIterator[None]:
+    """Answer on `host`:`port` meanwhile. Raises ConfigError if it is taken."""
+    health = Health(dispatcher)
+    app = web.Application()
+    app.router.add_get("/health/live", health.live)
+    app.router.add_get("/health/ready", health.ready)
+    app.router.add_get("/metrics", health.metrics)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise ConfigError(
+                f"OUTBOX_METRICS_PORT: {host}:{port} cannot be used: {error.strerror}."
+            ) from error
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,74 @@
+"""Where log lines go and how they look: stderr, JSON for machines or one line for people.
+
+Called once by each process that we start; a producer who embeds the library keeps its own. Lines
+never hold payloads, addresses or secrets: that is on whoever writes them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+
+from outbox.settings import LogFormat, LogLevel
+
+_LEVELS: dict[LogLevel, int] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def configure_logging(
+    *, level: LogLevel, log_format: LogFormat, process: str = "", stream: TextIO | None = None
+) -> None:
+    """Send all lines from `level` up to `stream` (stderr), those of other libraries from warning.
+
+    `process` names this one of several in each line.
+    """
+    stream = stream or sys.stderr
+    bound = {"process": process} if process else {}
+    structlog.contextvars.clear_contextvars()
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _bind(bound),
+    ]
+    renderer: structlog.typing.Processor
+    if log_format == "json":
+        shared.append(structlog.processors.format_exc_info)
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(file=stream),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(_LEVELS[level], logging.WARNING))
+    logging.captureWarnings(True)
+
+
+def _bind(values: dict[str, str]) -> structlog.typing.Processor:
+    def add(
+        _logger: structlog.typing.WrappedLogger, _name: str, line: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        for key, value in values.items():
+            line.setdefault(key, value)
+        return line
+
+    return add
