@@ -1,10 +1,10 @@
-"""The audit queries, for psql as they are and for programs by `load`.
+r"""The audit queries, for psql as they are and for programs by `load`.
 
 A file is SQL that psql runs with `-f`, one statement, in this form (docs/audit.md):
 
     -- What it answers, in a sentence or two.
     -- param NAME TYPE 'DEFAULT' what it means
-    \\if :{?NAME} \\else \\set NAME 'DEFAULT' \\endif
+    \if :{?NAME} \else \set NAME 'DEFAULT' \endif
     select … where x = :'NAME'::TYPE;
 
 Lines that begin with a backslash are psql's alone; a `:'NAME'` becomes a bound parameter.
