@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from time import monotonic
 
 from outbox.message import LaneId
@@ -29,6 +28,7 @@ class Claimer:
         wakeup: Wakeup,
         lease_s: float,
         hand_over: Callable[[list[Item]], None],
+        suspects_allowed: Callable[[], bool],
     ) -> None:
         self._life = life
         self._lanes = lanes
@@ -36,6 +36,7 @@ class Claimer:
         self._wakeup = wakeup
         self._lease_s = lease_s
         self._hand_over = hand_over
+        self._suspects_allowed = suspects_allowed
         self.claiming = False
         self.nothing_due = asyncio.Event()
 
@@ -86,6 +87,7 @@ class Claimer:
                 [state.ask(limit) for state, limit, _ in asked.values()],
                 epoch=self._life.epoch,
                 lease_s=self._lease_s,
+                suspects=self._suspects_allowed(),
             )
         finally:
             self.claiming = False
@@ -110,21 +112,16 @@ class Claimer:
         self._hand_over(items)
 
     async def _look_for_due(self, connection: Connection) -> None:
-        # A lane that is hot already needs no question: it is asked as soon as there is room.
-        lanes = [
-            s.lane.lane_id
-            for s in self._lanes.open_lanes()
-            if not s.hot and s.lane.queue in self._slots
-        ]
-        rows = await engine.next_due(connection, lanes) if lanes else []
         upcoming: list[float] = []
         found = False
-        for lane_id, available_at, now in rows:
+        for lane_id, available_at, now in await engine.next_due(connection):
             state = self._lanes.get(lane_id)
-            wait_s = _seconds_between(now, available_at)
+            if state is None or not state.open or state.lane.queue not in self._slots:
+                continue
+            wait_s = (available_at - now).total_seconds()
             if wait_s > 0:
                 upcoming.append(wait_s)
-            elif state is not None:
+            elif not state.hot:
                 state.hot = found = True
                 state.look_below()
         if found:
@@ -133,7 +130,3 @@ class Claimer:
             self._wakeup.idle(min(upcoming, default=None))
             if not any(s.hot for s in self._lanes.open_lanes() if s.lane.queue in self._slots):
                 self.nothing_due.set()
-
-
-def _seconds_between(earlier: datetime, later: datetime) -> float:
-    return (later - earlier).total_seconds()

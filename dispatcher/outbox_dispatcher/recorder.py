@@ -75,6 +75,9 @@ class Recorder:
         self._event = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
+        self._put_total = 0
+        self._stored_total = 0
+        self._barriers: list[tuple[int, asyncio.Future[None]]] = []
         self.stopping = False
 
     def finish(self, item: Item, outcome: Outcome, started_at: datetime, began: float) -> None:
@@ -151,8 +154,16 @@ class Recorder:
         """Wait until everything is stored."""
         await self._empty.wait()
 
+    async def barrier(self) -> None:
+        """Wait until all that is in the buffer now is stored, whatever comes after it."""
+        if self._stored_total < self._put_total:
+            stored = asyncio.get_running_loop().create_future()
+            self._barriers.append((self._put_total, stored))
+            await stored
+
     def _put(self, pending: Pending) -> None:
         self._buffer.append(pending)
+        self._put_total += 1
         self._empty.clear()
         self._event.set()
 
@@ -175,6 +186,11 @@ class Recorder:
 
     def _settle(self) -> None:
         done, self._in_flight = self._in_flight, []
+        self._stored_total += len(done)
+        while self._barriers and self._barriers[0][0] <= self._stored_total:
+            stored = self._barriers.pop(0)[1]
+            if not stored.done():
+                stored.set_result(None)
         self._on_recorded(done)
         if not self._buffer:
             self._empty.set()

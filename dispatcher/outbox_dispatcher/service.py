@@ -40,8 +40,8 @@ from outbox_dispatcher.upkeep import upkeep
 from outbox_dispatcher.wakeup import Wakeup
 
 RECONNECT_S_MAX = 2.0
-CAREFUL_RETRY_S = 0.5
-"""A suspect of a crash waits so long for its turn to run alone among suspects."""
+NO_HANDLER_RETRY_S = 30.0
+"""What this process cannot deliver waits so long before it is offered again."""
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +90,7 @@ class Dispatcher:
             wakeup=self.wakeup,
             lease_s=settings.lease_s,
             hand_over=self._hand_over,
+            suspects_allowed=lambda: self._careful is None,
         )
         self.liveness = Liveness(
             life=self.life,
@@ -291,31 +292,46 @@ class Dispatcher:
 
     def _hand_over(self, items: list[Item]) -> None:
         """Send claimed items on: to their slots, through preparation, or back."""
-        plain: dict[Slots, list[Item]] = {}
-        channel: list[Item] = []
+        assert self._session is not None
+        suspect: Item | None = None
+        onward: list[Item] = []
         for item in items:
             item.handler = self._handler_of(item)
             if item.handler is None:
-                self.recorder.release(item, delay_s=30.0)
-            elif item.claimed.crashes > 0 and not self._take_care(item):
-                self.recorder.release(item, delay_s=CAREFUL_RETRY_S)
-            elif item.claimed.channel is None:
-                self._prepare_payload(item)
-                plain.setdefault(item.slots, []).append(item)
+                self.recorder.release(item, delay_s=NO_HANDLER_RETRY_S)
+            elif item.claimed.crashes == 0:
+                onward.append(item)
+            elif suspect is None and self._careful is None:
+                suspect = item
+                self._careful = item.claimed.id
             else:
+                self.recorder.release(item)
+        self._send_on(onward)
+        if suspect is not None:
+            self._session.create_task(self._send_on_alone(suspect))
+
+    async def _send_on_alone(self, suspect: Item) -> None:
+        """Let suspects of a crash run one at a time, so that the culprit shows itself.
+
+        The others must be back in the store first: a crash counts against all that are claimed.
+        """
+        await self.recorder.barrier()
+        self._send_on([suspect])
+
+    def _send_on(self, items: list[Item]) -> None:
+        assert self._session is not None
+        plain: dict[Slots, list[Item]] = {}
+        channel: list[Item] = []
+        for item in items:
+            if item.claimed.channel is not None:
                 channel.append(item)
+                continue
+            self._prepare_payload(item)
+            plain.setdefault(item.slots, []).append(item)
         for slots, ready in plain.items():
             slots.put(ready)
         if channel:
-            assert self._session is not None
             self._session.create_task(self._prepare(channel))
-
-    def _take_care(self, item: Item) -> bool:
-        """Let suspects of a crash in one at a time, so that the culprit shows itself."""
-        if self._careful is not None:
-            return False
-        self._careful = item.claimed.id
-        return True
 
     def _prepare_payload(self, item: Item) -> None:
         try:
@@ -353,6 +369,7 @@ class Dispatcher:
             slots.finished(count)
         if self._careful is not None and any(p.item.claimed.id == self._careful for p in batch):
             self._careful = None
+            self.lanes.ring(None)
         self.wakeup.nudge()
 
     def _drop_unstarted(self) -> None:

@@ -21,6 +21,7 @@ from outbox_sql import query
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[object, ...]]
 Version = NewType("Version", int)
 
+CRASHES_MAX = 32_767
 FLOOR_BOTTOM: tuple[str, int] = ("-infinity", 0)
 
 
@@ -154,9 +155,17 @@ class Lane(msgspec.Struct, frozen=True):
 
 
 async def claim(
-    connection: Connection, asks: Sequence[Ask], *, epoch: Epoch, lease_s: float
+    connection: Connection,
+    asks: Sequence[Ask],
+    *,
+    epoch: Epoch,
+    lease_s: float,
+    suspects: bool = True,
 ) -> list[Claimed]:
-    """Claim due entries, at most `ask.room` of each lane, highest priority first."""
+    """Claim due entries, at most `ask.room` of each lane, highest priority first.
+
+    Without `suspects`, entries that a dispatcher has died with are left alone.
+    """
     cursor = await connection.cursor(binary=True).execute(
         query("claim"),
         {
@@ -172,6 +181,7 @@ async def claim(
             "low_id": [ask.low[1] for ask in asks],
             "epoch": epoch,
             "lease_s": lease_s,
+            "crashes_max": CRASHES_MAX if suspects else 0,
         },
         prepare=True,
     )
@@ -287,13 +297,9 @@ async def load_lanes(connection: Connection) -> tuple[Version, list[Lane]]:
     return Version(int(str(rows[0][0]))), lanes
 
 
-async def next_due(
-    connection: Connection, lane_ids: Sequence[LaneId]
-) -> list[tuple[LaneId, datetime, datetime]]:
-    """Return for each lane that has entries: when the first is due, and the database's time."""
-    cursor = await connection.execute(
-        query("next_due"), {"lane_ids": list(lane_ids)}, prepare=True
-    )
+async def next_due(connection: Connection) -> list[tuple[LaneId, datetime, datetime]]:
+    """Return each lane that has entries waiting: when its first is due, and the database's time."""
+    cursor = await connection.execute(query("next_due"), prepare=True)
     return await cursor.fetchall()  # type: ignore[return-value]
 
 

@@ -145,10 +145,10 @@ def enqueue_on(
     notify: bool = False,
     **fields: object,
 ) -> UUID:
-    job = {"job_id": str(uuid4())} | (
-        {} if "channel" in fields else {"queue": QUEUE, "payload": {}}
-    )
-    job |= {name: _plain(value) for name, value in fields.items()}  # type: ignore[dict-item]
+    job: dict[str, object] = {"job_id": str(uuid4())}
+    if "channel" not in fields:
+        job |= {"queue": QUEUE, "payload": {}}
+    job |= {name: _plain(value) for name, value in fields.items()}
     row = connection.execute(
         "select job_id from outbox.enqueue(%s::jsonb, %s, %s)", (json.dumps(job), tenant, notify)
     ).fetchone()

@@ -2,6 +2,7 @@
 -- Input, one element a lane: how many it has room for, and for each priority the floor
 -- (available_at, id) that this dispatcher has reached; it starts right behind it, because under a
 -- pinned snapshot everything before it is dead index entries that vacuum cannot remove.
+-- `crashes_max` 0 leaves suspects of a crash alone, while this dispatcher runs another suspect.
 -- Each priority is a CTE of its own, limited by what the ones above left over.
 -- statement_timestamp() is the database's clock and, unlike clock_timestamp(), can bound an index scan.
 with ask as materialized (
@@ -19,6 +20,7 @@ with ask as materialized (
         select e.id
         from outbox.entry as e
         where e.lane_id = a.lane_id and e.priority = 10 and e.claimed_by is null
+          and e.crashes <= %(crashes_max)s
           and (e.available_at, e.id) > (a.urgent_at, a.urgent_id) and e.available_at <= statement_timestamp()
         order by e.available_at, e.id
         limit a.room
@@ -34,6 +36,7 @@ with ask as materialized (
         select e.id
         from outbox.entry as e
         where e.lane_id = a.lane_id and e.priority = 5 and e.claimed_by is null
+          and e.crashes <= %(crashes_max)s
           and (e.available_at, e.id) > (a.high_at, a.high_id) and e.available_at <= statement_timestamp()
         order by e.available_at, e.id
         limit a.room_left
@@ -49,6 +52,7 @@ with ask as materialized (
         select e.id
         from outbox.entry as e
         where e.lane_id = a.lane_id and e.priority = 1 and e.claimed_by is null
+          and e.crashes <= %(crashes_max)s
           and (e.available_at, e.id) > (a.normal_at, a.normal_id) and e.available_at <= statement_timestamp()
         order by e.available_at, e.id
         limit a.room_left
@@ -64,6 +68,7 @@ with ask as materialized (
         select e.id
         from outbox.entry as e
         where e.lane_id = a.lane_id and e.priority = 0 and e.claimed_by is null
+          and e.crashes <= %(crashes_max)s
           and (e.available_at, e.id) > (a.low_at, a.low_id) and e.available_at <= statement_timestamp()
         order by e.available_at, e.id
         limit a.room_left

@@ -1,13 +1,26 @@
--- Which of these lanes have due entries, and when the next entry of each becomes due.
-select d.lane_id, min(d.available_at) as available_at, clock_timestamp() as now
-from (
-    select l.lane_id, e.available_at
-    from unnest(%(lane_ids)s::int[]) as l(lane_id)
-    cross join unnest('{10,5,1,0}'::smallint[]) as p(priority)
+-- Which lanes have entries that wait, and when the first of each becomes due. A loose index scan:
+-- it costs one probe for each (lane, priority) that has entries, and nothing for idle lanes.
+with recursive place as (
+    (select e.lane_id, e.priority
+     from outbox.entry as e
+     order by e.lane_id, e.priority
+     limit 1)
+    union all
+    select n.lane_id, n.priority
+    from place as p
     cross join lateral (
-        select e.available_at
+        select e.lane_id, e.priority
         from outbox.entry as e
-        where e.lane_id = l.lane_id and e.priority = p.priority and e.claimed_by is null
-        order by e.available_at, e.id
-        limit 1) as e) as d
-group by d.lane_id
+        where (e.lane_id, e.priority) > (p.lane_id, p.priority)
+        order by e.lane_id, e.priority
+        limit 1) as n
+)
+select p.lane_id, min(d.available_at) as available_at, clock_timestamp() as now
+from place as p
+cross join lateral (
+    select e.available_at
+    from outbox.entry as e
+    where e.lane_id = p.lane_id and e.priority = p.priority and e.claimed_by is null
+    order by e.available_at, e.id
+    limit 1) as d
+group by p.lane_id

@@ -191,6 +191,23 @@ begin
 end
 $$;
 
+-- Lanes are made with their tenant or handler: the first producer to use one would otherwise make
+-- every other wait for its commit.
+create function outbox.make_lanes() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    insert into outbox.lane (tenant_id, queue, paused_at, paused_by)
+    select t.tenant_id, h.name, q.paused_at, q.paused_by
+    from outbox.tenant as t
+    cross join outbox.handler as h
+    left join outbox.queue_pause as q on q.queue = h.name
+    on conflict (tenant_id, queue, scope) do nothing;
+    return null;
+end
+$$;
+create trigger make_lanes after insert on outbox.tenant for each statement execute function outbox.make_lanes();
+create trigger make_lanes after insert on outbox.handler for each statement execute function outbox.make_lanes();
+
 -- Store jobs whose keys are new. No joins between arrays, whose sizes the planner cannot know: a
 -- nested loop over 10,000 x 10,000 would cost seconds.
 create function outbox.store_jobs(

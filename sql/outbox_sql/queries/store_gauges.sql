@@ -1,0 +1,13 @@
+-- What the store as a whole looks like beside its queues; asked every few seconds at most.
+select (select count(*) from outbox.dispatcher as d
+        where not d.fenced and d.rescued_at is null
+          and d.heartbeat_at > clock_timestamp() - interval '10 seconds') as dispatchers,
+       (select coalesce(json_agg(json_build_array(l.tenant_id, l.queue, l.scope)), '[]')::text
+        from (select l.tenant_id, l.queue, l.scope from outbox.lane as l
+              where l.held_at is not null limit 100) as l) as held,
+       (select coalesce(json_agg(json_build_array(g.queue, g.reason, g.n)), '[]')::text
+        from (select coalesce(d.queue, '') as queue, d.reason, count(*) as n
+              from outbox.dead_letter as d where d.replayed_at is null group by 1, 2) as g) as dead_letters,
+       coalesce(extract(epoch from clock_timestamp() - (
+           select min(a.xact_start) from pg_stat_activity as a
+           where a.backend_xmin is not null and a.datname = current_database())), 0)::float8 as snapshot_age_s

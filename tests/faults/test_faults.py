@@ -1,0 +1,278 @@
+"""The promise under faults: nothing lost, nothing stale, duplicates only where a fault was."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from outbox.embedded import EmbeddedServer
+from outbox.message import Message
+from outbox.outcome import Delivered, Outcome
+from outbox_dispatcher.service import Dispatcher
+from outbox_dispatcher.settings import DispatcherSettings
+from tests.engine.desk import QUEUE, Desk, Scripted, enqueue_on, in_s
+from tests.faults.proxy import Proxy, proxied
+from tests.postgres import Database
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def desk(database: Database) -> Iterator[Desk]:
+    desk = Desk(database)
+    yield desk
+    desk.close()
+
+
+class Workers:
+    """Dispatcher processes, and the file that their receiver writes."""
+
+    def __init__(self, desk: Desk, folder: Path) -> None:
+        self._desk = desk
+        self.deliveries = folder / "deliveries"
+        self.deliveries.touch()
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *options: object) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.worker", self._desk.database.url,
+             str(self.deliveries), *map(str, options)],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def delivered(self) -> list[tuple[UUID, int]]:
+        lines = self.deliveries.read_text().splitlines()
+        return [(UUID(line.split()[0]), int(line.split()[1])) for line in lines]
+
+    def stop(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def workers(desk: Desk, tmp_path: Path) -> Iterator[Workers]:
+    workers = Workers(desk, tmp_path)
+    yield workers
+    workers.stop()
+
+
+def check_accounted_for(rows: Callable[[str], list[tuple[Any, ...]]], jobs: set[UUID]) -> None:
+    """Check what must hold after any fault: it reads the history and knows nothing of the code."""
+    kept = {row[0] for row in rows("select job_id from outbox.notification")}
+    assert kept == jobs
+    ended = Counter(
+        row[0]
+        for row in rows(
+            "select job_id from outbox.notification_delivery"
+            " where not late and status in ('SENT', 'FAILED', 'EXPIRED', 'CANCELLED')"
+        )
+    )
+    assert set(ended) == jobs, "each committed job ends"
+    assert set(ended.values()) == {1}, "and ends once"
+    assert rows("select 1 from outbox.entry") == []
+
+
+async def test_a_dispatcher_killed_between_deliver_and_record_is_noticed_in_seconds(
+    desk: Desk, workers: Workers, tmp_path: Path
+) -> None:
+    job_id = desk.enqueue()
+    victim = workers.start("--block", tmp_path / "never")
+    await desk.until(lambda: len(workers.delivered()) == 1)
+    workers.start()
+    await desk.until(lambda: desk.value("select count(*) from outbox.dispatcher") == 2)
+    victim.kill()
+    killed_at = monotonic()
+    await desk.until(lambda: len(workers.delivered()) == 2)
+    assert monotonic() - killed_at < 5.0
+    await desk.until_status(job_id, "sent")
+    assert desk.deliveries(job_id) == [
+        ("RETRYING", 1, "lease.lost", False),
+        ("SENT", 1, None, False),
+    ]
+    assert {key for key, _ in workers.delivered()} == {job_id}, "with the same idempotency key"
+    check_accounted_for(desk.rows, {job_id})
+
+
+async def test_a_frozen_dispatcher_that_wakes_up_changes_nothing_and_sends_nothing_more(
+    desk: Desk, workers: Workers, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    jobs = {desk.enqueue() for _ in range(4)}
+    frozen = workers.start("--block", gate, "--lease-s", 30, "--concurrency", 2)
+    await desk.until(lambda: len(workers.delivered()) == 2)
+    frozen.send_signal(signal.SIGSTOP)
+    desk.admin.execute(
+        "update outbox.dispatcher set heartbeat_at = heartbeat_at - interval '40 s'"
+    )
+    healthy = workers.start()
+    await desk.until(lambda: desk.value("select count(*) from outbox.entry") == 0)
+    gate.touch()
+    frozen.send_signal(signal.SIGCONT)
+    await desk.until(lambda: desk.value("select count(*) from outbox.delivery where late") == 2)
+    check_accounted_for(desk.rows, jobs)
+    by_process = Counter(pid for _, pid in workers.delivered())
+    assert by_process == {frozen.pid: 2, healthy.pid: 4}
+
+
+async def test_a_poison_job_ends_after_three_crashes_and_its_neighbours_lose_nothing(
+    desk: Desk, workers: Workers
+) -> None:
+    poison = desk.enqueue(payload={"poison": True})
+    neighbours = {desk.enqueue(payload={"slow_s": 0.05}) for _ in range(12)}
+    async with asyncio.timeout(60):
+        while desk.value("select count(*) from outbox.entry") > 0:
+            running = workers.start()
+            while running.poll() is None and desk.value("select count(*) from outbox.entry") > 0:
+                await asyncio.sleep(0.05)
+    assert desk.status(poison) == "failed"
+    assert {desk.status(job_id) for job_id in neighbours} == {"sent"}
+    assert Counter(key for key, _ in workers.delivered())[poison] == 3
+    check_accounted_for(desk.rows, neighbours | {poison})
+    assert desk.value("select max(attempt) from outbox.delivery") == 1
+
+
+async def test_clocks_an_hour_apart_change_nothing(desk: Desk, workers: Workers) -> None:
+    jobs = {desk.enqueue(send_after=in_s(2), expires_at=in_s(600)) for _ in range(20)}
+    workers.start("--shift-clock", 3600)
+    workers.start("--shift-clock", -3600)
+    await desk.until(lambda: desk.value("select count(*) from outbox.entry") == 0)
+    check_accounted_for(desk.rows, jobs)
+    assert desk.rows(
+        "select d.status, count(*), bool_and(d.started_at >= j.send_after)"
+        " from outbox.delivery as d join outbox.job as j using (id) group by 1"
+    ) == [("SENT", 20, True)]
+
+
+def test_the_dispatcher_never_reads_its_own_wall_clock() -> None:
+    sources = [*(ROOT / "dispatcher").rglob("*.py"), ROOT / "outbox/store/engine.py"]
+    for path in sources:
+        text = path.read_text()
+        for call in ("datetime.now", "utcnow", "time.time", "date.today"):
+            assert call not in text, f"{call} in {path.name}"
+
+
+async def _run_until_empty(url: str, admin: Callable[[], int], nemesis: Any) -> Scripted:
+    async def deliver(message: Message) -> Outcome:
+        await asyncio.sleep(0.002)
+        return Delivered()
+
+    handler = Scripted(deliver)
+    dispatcher = Dispatcher(
+        DispatcherSettings(database_url=url, poll_s_max=0.2, concurrency={QUEUE: 10}),
+        channels={},
+        queues={QUEUE: handler},
+    )
+    running = asyncio.create_task(dispatcher.run())
+    async with asyncio.timeout(90):
+        await nemesis(handler)
+        while admin() > 0:
+            await asyncio.sleep(0.05)
+        dispatcher.stop()
+        await running
+    return handler
+
+
+async def test_postgres_stopped_in_immediate_mode_during_a_drain_loses_nothing(
+    own_server: EmbeddedServer,
+) -> None:
+    def rows(statement: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(own_server.admin_url) as connection:
+            return connection.execute(statement.encode()).fetchall()
+
+    def waiting() -> int:
+        try:
+            return int(rows("select count(*) from outbox.entry")[0][0])
+        except psycopg.OperationalError:
+            return 1
+
+    with psycopg.connect(own_server.admin_url) as producer:
+        producer.execute("insert into outbox.handler (kind, name) values ('queue', 'work')")
+        jobs = {enqueue_on(producer) for _ in range(1500)}
+
+    async def nemesis(handler: Scripted) -> None:
+        for seen in (100, 500, 900):
+            while len(handler.seen) < seen:
+                await asyncio.sleep(0.005)
+            await asyncio.to_thread(own_server.stop_immediate)
+            await asyncio.to_thread(own_server.start)
+
+    handler = await _run_until_empty(own_server.url, waiting, nemesis)
+    check_accounted_for(rows, jobs)
+    twice = sum(1 for count in Counter(m.key for m in handler.seen).values() if count > 1)
+    assert twice <= 3 * 10, "at most what was in flight at each fault"
+
+
+async def test_cut_connections_and_lost_replies_lose_nothing_and_store_nothing_twice(
+    desk: Desk,
+) -> None:
+    jobs = {desk.enqueue() for _ in range(1500)}
+    draw = random.Random(7)
+    async with proxied(desk.database.url) as proxy:
+
+        async def nemesis(handler: Scripted) -> None:
+            for seen in range(100, 1300, 150):
+                while len(handler.seen) < seen:
+                    await asyncio.sleep(0.002)
+                if draw.random() < 0.7:
+                    proxy.mute()
+                    await asyncio.sleep(draw.uniform(0.001, 0.05))
+                proxy.cut()
+
+        handler = await _run_until_empty(
+            proxy.url, lambda: int(desk.value("select count(*) from outbox.entry")), nemesis
+        )
+        assert proxy.swallowed_bytes > 0
+    check_accounted_for(desk.rows, jobs)
+    sent = desk.value("select sum(sent) from outbox.stat_second")
+    assert sent == 1500, "the counts are those of the history"
+    twice = sum(1 for count in Counter(m.key for m in handler.seen).values() if count > 1)
+    assert twice <= 9 * 10
+
+
+async def test_a_producer_whose_commit_s_reply_is_lost_may_hand_in_again(desk: Desk) -> None:
+    async with proxied(desk.database.admin_url) as proxy:
+        for lose_request in (True, False):
+            job_id = uuid4()
+            await _enqueue_through_a_fault(proxy, job_id, lose_request=lose_request)
+            assert desk.value("select count(*) from outbox.job where job_id = %s", job_id) == 1
+
+
+async def _enqueue_through_a_fault(proxy: Proxy, job_id: UUID, *, lose_request: bool) -> None:
+    job = json.dumps({"job_id": str(job_id), "queue": QUEUE, "payload": {}})
+    connection = await psycopg.AsyncConnection.connect(proxy.url)
+    cursor = await connection.execute("select duplicate from outbox.enqueue(%s::jsonb)", (job,))
+    assert await cursor.fetchone() == (False,)
+    if lose_request:
+        proxy.cut()
+    else:
+        proxy.mute()
+    committing = asyncio.create_task(connection.commit())
+    while not lose_request and proxy.swallowed_bytes == 0:
+        await asyncio.sleep(0.005)
+    proxy.cut()
+    with pytest.raises(psycopg.OperationalError):
+        await committing
+    await connection.close()
+    async with await psycopg.AsyncConnection.connect(proxy.url) as again:
+        cursor = await again.execute("select duplicate from outbox.enqueue(%s::jsonb)", (job,))
+        assert await cursor.fetchone() == (not lose_request,)
