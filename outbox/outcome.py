@@ -111,7 +111,7 @@ class Rejected(_Failure, frozen=True, kw_only=True):
 class Misconfigured(_Failure, frozen=True, kw_only=True):
     """Our own side must be mended first: hold at `scope`, burn no try.
 
-    `scope_key` names what is held within the lane (an endpoint's host, a template code); it is
+    `scope_key` names what is held within the lane (an endpoint's id, a template's code); it is
     not used for the scope `lane`.
     """
 

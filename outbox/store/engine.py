@@ -298,7 +298,7 @@ async def load_lanes(connection: Connection) -> tuple[Version, list[Lane]]:
 
 
 async def next_due(connection: Connection) -> list[tuple[LaneId, datetime, datetime]]:
-    """Return each lane that has entries waiting: when its first is due, and the database's time."""
+    """Return each lane with entries waiting: when the first is due, and the database's time."""
     cursor = await connection.execute(query("next_due"), prepare=True)
     return await cursor.fetchall()  # type: ignore[return-value]
 

@@ -97,7 +97,7 @@ class Desk:
         return status
 
     def deliveries(self, job_id: UUID) -> list[tuple[str, int, str | None, bool]]:
-        """Return (status, attempt, error code, late) of each row of history, oldest lease first."""
+        """Return (status, attempt, error code, late) of each row of history, by lease."""
         return [
             (row[0], row[1], row[2], row[3])
             for row in self.rows(

@@ -365,7 +365,7 @@ async def test_the_database_itself_refuses_a_second_end_of_a_series(
     desk.enqueue()
     (row,) = await claim(link, desk, epoch=A)
     await engine.record(link, [sent(row)], [], [], epoch=A)
-    with pytest.raises(Exception, match="delivery_.*(end|series|idx|key)"):
+    with pytest.raises(Exception, match=r"delivery_\d+_id_series_idx"):
         desk.admin.execute(
             "insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal,"
             " status, tenant_id) values (%s, now(), 9, 1, 1, true, 'FAILED', 'default')",
@@ -380,7 +380,8 @@ async def test_old_seconds_roll_up_into_minutes_and_totals_without_losing_a_coun
     lane = desk.lane()
     for second in range(120):
         desk.admin.execute(
-            "insert into outbox.stat_second (at, lane_id, sent, duration_ms_sum, durations, pickups)"
+            "insert into outbox.stat_second"
+            " (at, lane_id, sent, duration_ms_sum, durations, pickups)"
             " values (now() - interval '1 hour' + make_interval(secs => %s), %s, 2, 10,"
             " array[1,1], array[0,2])",
             (second, lane),
