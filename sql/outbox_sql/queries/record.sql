@@ -38,10 +38,12 @@ with o as materialized (
            coalesce(g.cancelled, false) as cancelled,
            case when g.cancelled then 'CANCELLED' else o.status end as said,
            case when g.id is null and m.id is null
-                -- A scalar, so that it can never become a hashed scan over all of history.
+                -- A scalar, so that it can never become a hashed scan over all of history. A row of the
+                -- rescuer's is no repetition, also where a process took back what it had claimed itself.
                 then coalesce((select true from outbox.delivery as d
                                where d.id = o.id and d.lease_no = o.lease_no and not d.late
-                                 and d.epoch = o.epoch limit 1), false)
+                                 and d.epoch = o.epoch and d.error_code is distinct from 'lease.lost'
+                               limit 1), false)
                 else false end as repeated
     from o
     left join gone as g on g.id = o.id and g.lease_no = o.lease_no

@@ -121,8 +121,8 @@ from (
     -- … its outcome, or a terminal event …
     select j.job_id,
            case when d.terminal then outbox.ended_status(d.status)
-                when d.error_class = 'snoozed' then 'scheduled'
                 when d.error_class = 'held' or d.error_code = 'lease.lost' or d.next_attempt_at <= d.finished_at then 'pending'
+                when d.error_class = 'snoozed' then 'scheduled'
                 else 'retrying' end,
            d.finished_at, d.attempt, coalesce(d.error_message, d.error_code), j.tenant_id, d.series, 4, j.id
     from outbox.delivery as d join outbox.job as j on j.id = d.id
