@@ -87,7 +87,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     timezone: str | None = None
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One attempt's message: all that a channel or a queue handler gets to know.
 
     `key` is the idempotency key towards the receiver: the job's id, the same over all retries.

@@ -96,7 +96,7 @@ class Claimer:
         self._lanes.claimed(asked, rows, monotonic() - began)
         if not rows:
             return
-        self._wakeup.busy()
+        self._wakeup.busy(more=any(state.hot for state, _, _ in asked.values()))
         self.nothing_due.clear()
         lease_ends = began + self._lease_s
         items = []
@@ -125,7 +125,7 @@ class Claimer:
                 state.hot = found = True
                 state.look_below()
         if found:
-            self._wakeup.busy()
+            self._wakeup.busy(more=True)
         else:
             self._wakeup.idle(min(upcoming, default=None))
             if not any(s.hot for s in self._lanes.open_lanes() if s.lane.queue in self._slots):

@@ -16,6 +16,7 @@ from outbox_dispatcher.slots import Item, Slots
 
 LEASE_MARGIN_S = 5.0
 """An attempt starts only if its lease outlasts its timeout by so much."""
+TIMEOUT_LOOK_S = 0.05
 YIELD_EVERY = 32
 """A handler that never waits must not keep the heartbeat from its turn."""
 
@@ -41,16 +42,31 @@ class Executor:
         self._release = release
         self.running: dict[int, Item] = {}
         self.stopping = False
+        self.cut_off = False
+
+    async def watch_timeouts(self) -> None:
+        """Cancel attempts that have outlived their timeout, until cancelled.
+
+        One look at all of them now and then costs less than a timer for each.
+        """
+        while True:
+            await asyncio.sleep(TIMEOUT_LOOK_S)
+            now = monotonic()
+            for item in self.running.values():
+                if item.times_out_at <= now and item.task is not None and not item.timed_out:
+                    item.timed_out = True
+                    item.task.cancel()
 
     async def work(self, slots: Slots) -> None:
         """Be one slot of a queue, until cancelled."""
         since_yield = 0
+        task = asyncio.current_task()
         while True:
             item = await slots.take()
+            item.task = task
             await self._run(item)
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                return  # the delivery took the cancellation; its outcome is on its way
+            if self.cut_off:
+                return
             since_yield += 1
             if since_yield >= YIELD_EVERY:
                 since_yield = 0
@@ -69,6 +85,7 @@ class Executor:
         if item.decided is not None:
             self._finish(item, item.decided, started_at, began)
             return
+        item.times_out_at = began + item.timeout_s
         self.running[claimed.id] = item
         try:
             outcome = await self._deliver(item)
@@ -95,12 +112,14 @@ class Executor:
         assert message is not None
         assert item.handler is not None
         try:
-            async with asyncio.timeout(item.timeout_s):
-                return await item.handler.deliver(message, timeout_s=item.timeout_s)
-        except TimeoutError:
-            reason = f"no outcome within {item.timeout_s:g} s"
-            return Retryable(code="delivery.timeout", reason=reason, ambiguous=True)
+            return await item.handler.deliver(message, timeout_s=item.timeout_s)
         except asyncio.CancelledError:
+            if item.timed_out and item.task is not None:
+                item.task.uncancel()
+                reason = f"no outcome within {item.timeout_s:g} s"
+                return Retryable(code="delivery.timeout", reason=reason, ambiguous=True)
+            if not self.cut_off:
+                raise
             return Retryable(
                 code="dispatcher.stopped",
                 reason="the dispatcher stopped before the delivery ended",

@@ -119,9 +119,11 @@ class Dispatcher:
                 timeout_s=self._settings.timeout_s,
                 held=self._held_template,
             )
+            watching = asyncio.create_task(self.executor.watch_timeouts())
             try:
                 await self._sessions(drain=drain)
             finally:
+                watching.cancel()
                 for worker in self._workers:
                     worker.cancel()
                 await asyncio.gather(*self._workers, return_exceptions=True)
@@ -246,6 +248,7 @@ class Dispatcher:
             await asyncio.sleep(0.01)
         if self.executor.running:
             log.warning("grace time is over", running=len(self.executor.running))
+            self.executor.cut_off = True
             for worker in self._workers:
                 worker.cancel()
             await asyncio.gather(*self._workers, return_exceptions=True)

@@ -32,6 +32,9 @@ class Item:
     divert_to: LaneId | None = None
     keep_content: str = "hash"
     probe: bool = False
+    task: asyncio.Task[None] | None = None
+    times_out_at: float = 0.0
+    timed_out: bool = False
 
     def adopt(self, epoch: Epoch) -> None:
         """Carry on under a new epoch of this process."""

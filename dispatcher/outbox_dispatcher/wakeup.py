@@ -8,6 +8,8 @@ from time import monotonic
 
 from outbox.message import LaneId
 
+BUSY_POLL_S = 0.1
+
 
 class Wakeup:
     """Collects reasons to look. One waiter; anybody rings."""
@@ -41,10 +43,10 @@ class Wakeup:
         self._rung, self._rung_all = set(), False
         return None if everything else lanes
 
-    def busy(self) -> None:
-        """Work was found: poll soon again."""
+    def busy(self, *, more: bool) -> None:
+        """Work was found: poll soon again; less soon where claims go on with `more` anyway."""
         self._poll_s = self._poll_s_min
-        self._schedule_poll()
+        self._poll_at = monotonic() + max(self._poll_s_min, BUSY_POLL_S if more else 0.0)
 
     def idle(self, next_due_in_s: float | None) -> None:
         """Nothing was due: poll later and later, and be there when the next entry becomes due."""
