@@ -282,7 +282,7 @@ create function outbox.unknown_faults(rest jsonb) returns outbox.fault[]
         from jsonb_object_keys(rest - array['to', 'subject', 'content', 'queue', 'tenant_id', 'idempotency_key',
             'category', 'ordering_key', 'dedup_key', 'dedup_window_s', 'max_attempts', 'timeout_s', 'headers',
             'payload', 'endpoint']) as k(key)
-        limit 100);
+        limit 20);
 
 -- A media-sync payload's own priority, 1 to 10; NULL where it is none of them.
 create function outbox.payload_priority(value jsonb) returns smallint
