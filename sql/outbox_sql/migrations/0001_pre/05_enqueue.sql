@@ -307,7 +307,9 @@ begin
                      order by l.ord, l.pointer)::text
     into said, listed
     from (select r.ord, f.pointer, f.message, row_number() over (order by r.ord, f.pointer) as n
-          from unnest(parsed) as r cross join lateral unnest(r.faults) as f
+          from (select p.ord, p.faults from unnest(parsed) as p
+                where p.faults is not null order by p.ord limit 1000) as r
+          cross join lateral unnest(r.faults) as f
           order by r.ord, f.pointer limit 1000) as l;
     raise exception using errcode = 'OBX01', message = left(said, 1000), detail = listed,
         hint = 'Nothing was stored. See docs/contracts.md.';
