@@ -10,6 +10,7 @@ import pytest
 
 from outbox_sql.audit import load
 from tests.engine.desk import Desk
+from tests.postgres import Databases
 
 JOBS = 50_000
 DAYS = 10
@@ -41,12 +42,20 @@ from placed where n %% {WAITING} <> 0
 """
 
 
+@pytest.fixture(scope="module")
+def desk(databases: Databases) -> Iterator[Desk]:
+    """A database with 50,000 jobs of ten days, analyzed as upkeep does; for all tests here."""
+    with databases.clone() as database:
+        desk = Desk(database)
+        lane = desk.value("select outbox.lane_of('default', 'email')")
+        desk.admin.execute(SEED, {"lane": lane})
+        desk.admin.execute("analyze outbox.job, outbox.delivery, outbox.entry")
+        yield desk
+        desk.close()
+
+
 @pytest.fixture
 def auditor(desk: Desk) -> Iterator[psycopg.Connection[Any]]:
-    """An auditor before 50,000 jobs of ten days, analyzed as upkeep does."""
-    lane = desk.value("select outbox.lane_of('default', 'email')")
-    desk.admin.execute(SEED, {"lane": lane})
-    desk.admin.execute("analyze outbox.job, outbox.delivery, outbox.entry")
     with psycopg.connect(desk.database.url, autocommit=True) as connection:
         connection.execute("set role outbox_auditor")
         yield connection
