@@ -1,0 +1,139 @@
+"""`outbox dead-letters`: what will not be tried again by itself."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+import typer
+
+from outbox.store import dead_letters as store
+from outbox.store import jobs
+from outbox.store.pool import EVERY_TENANT, Connection, Database
+from outbox_cli.database import actor, in_database, in_transaction, ring
+from outbox_cli.exits import FAILED, Failure
+from outbox_cli.groups import Json, Tenant, group
+from outbox_cli.jobs import LIMIT_MAX, PAGE, Time, aware
+from outbox_cli.shown import as_object, print_fields, print_json, print_table
+
+app = group()
+
+Number = Annotated[int, typer.Argument(metavar="NUMBER", help="As `dead-letters ls` shows it.")]
+
+
+@app.command("ls")
+def ls(
+    queue: Annotated[str | None, typer.Option()] = None,
+    tenant: Tenant = None,
+    reason: Annotated[
+        str | None, typer.Option(help="exhausted, permanent, invalid or manual")
+    ] = None,
+    error_code: Annotated[str | None, typer.Option()] = None,
+    template: Annotated[str | None, typer.Option()] = None,
+    job: Annotated[UUID | None, typer.Option()] = None,
+    replayed: Annotated[bool | None, typer.Option("--replayed/--not-replayed")] = None,
+    since: Time = None,
+    until: Time = None,
+    limit: Annotated[int, typer.Option(min=1, max=LIMIT_MAX)] = 50,
+    json: Json = False,
+) -> None:
+    """List dead letters, newest first."""
+    wanted = store.DeadLetterFilter(
+        tenant_id=tenant,
+        queue=queue,
+        reason=reason,
+        error_code=error_code,
+        template_code=template,
+        job_id=job,
+        replayed=replayed,
+        since=aware(since),
+        until=aware(until),
+    )
+
+    async def read(connection: Connection) -> list[store.DeadLetterRow]:
+        rows: list[store.DeadLetterRow] = []
+        before: int | None = None
+        while len(rows) < limit:
+            size = min(PAGE, limit - len(rows))
+            page = await store.page(connection, wanted, before=before, limit=size)
+            rows += page
+            if len(page) < size:
+                break
+            before = page[-1].dead_letter_id
+        return rows
+
+    rows = in_transaction(read, tenant=tenant, read_only=True)
+    if json:
+        print_json([as_object(row, raw=("job",)) for row in rows])
+        return
+    print_table(
+        ("NUMBER", "FAILED", "QUEUE", "REASON", "CODE", "TRIES", "ERROR", "REPLAYED"),
+        (
+            (
+                row.dead_letter_id,
+                row.failed_at,
+                row.queue,
+                row.reason,
+                row.error_code,
+                row.attempts,
+                row.error_message,
+                row.replayed_at,
+            )
+            for row in rows
+        ),
+        empty="No dead letter fits.",
+    )
+
+
+@app.command("show")
+def show(number: Number, tenant: Tenant = None, json: Json = False) -> None:
+    """Show one dead letter with its whole job."""
+
+    async def read(connection: Connection) -> store.FullDeadLetterRow | None:
+        return await store.show(connection, tenant=tenant, number=number)
+
+    row = in_transaction(read, tenant=tenant, read_only=True)
+    if row is None:
+        raise Failure(f"There is no dead letter {number}.")
+    if json:
+        print_json(as_object(row, raw=("job",), without=("id", "newest_series")))
+        return
+    print_fields(as_object(row, without=("id", "job", "newest_series")).items())
+    if row.job is not None:
+        print(msgspec.json.format(row.job.encode(), indent=2).decode())
+
+
+@app.command("replay")
+def replay(
+    numbers: Annotated[list[int], typer.Argument(metavar="NUMBER...")],
+    tenant: Tenant = None,
+    json: Json = False,
+) -> None:
+    """Begin a new series of the jobs behind these dead letters, which are kept."""
+
+    async def one(database: Database, number: int) -> str:
+        async with database.transaction(tenant or EVERY_TENANT) as connection:
+            row = await store.show(connection, tenant=tenant, number=number)
+            if row is None:
+                return "unknown"
+            if row.id is None:
+                return "no job"  # a raw input that never was one
+            if row.newest_series is not None and row.newest_series != row.series:
+                return "a later series exists"
+            return await jobs.retry(
+                connection, row.id, actor=actor(), action="replay", dead_letter=number
+            )
+
+    async def work(database: Database) -> list[tuple[int, str]]:
+        results = [(number, await one(database, number)) for number in numbers]
+        await ring(database)
+        return results
+
+    results = in_database(work)
+    if json:
+        print_json([{"dead_letter_id": number, "result": result} for number, result in results])
+    else:
+        print_table(("NUMBER", "RESULT"), results, empty="")
+    if any(result != "retried" for _, result in results):
+        raise typer.Exit(FAILED)

@@ -1,0 +1,1 @@
+"""`outbox demo`: the whole path with real receivers, in one command."""

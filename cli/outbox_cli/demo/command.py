@@ -1,0 +1,5 @@
+"""`outbox demo`."""
+
+
+def demo() -> None:
+    """Watch notifications arrive."""

@@ -1,0 +1,137 @@
+"""Exit codes, and what becomes of an error: one sentence on stderr, never a traceback.
+
+0    done
+1    it failed: a job was refused, something was not found, a check found a fault
+2    the command line or a setting cannot be used
+3    the database is away, or not migrated
+130  interrupted
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import psycopg
+import psycopg.errors as pg
+
+from outbox.errors import ConfigError, InvalidJob, OutboxError, StoreUnavailable
+
+OK = 0
+FAILED = 1
+USAGE = 2
+DATABASE = 3
+INTERRUPTED = 130
+
+FAULTS_SHOWN_MAX = 20
+
+
+class Failure(Exception):
+    """Ends the command with a sentence and an exit code."""
+
+    def __init__(self, sentence: str, code: int = FAILED) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+def say(sentence: str) -> None:
+    """Tell the person at the terminal something, on stderr."""
+    sys.stderr.write(f"outbox: {sentence}\n")
+    sys.stderr.flush()
+
+
+def run(command: Callable[[], object]) -> NoReturn:
+    """Run the command line and end the process with its exit code."""
+    code = OK
+    try:
+        command()
+    except BaseException as error:
+        sentence, code = verdict(error)
+        if sentence:
+            say(sentence)
+        if os.environ.get("OUTBOX_LOG_LEVEL", "").lower() == "debug" and sentence:
+            raise
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`): Python would complain at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def verdict(error: BaseException) -> tuple[str, int]:
+    """Return what to say of an error ("" for nothing), and the exit code."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    match error:
+        case SystemExit():
+            code = error.code
+            return "", code if isinstance(code, int) else FAILED if code else OK
+        case Failure():
+            return str(error), error.code
+        case KeyboardInterrupt():
+            return "interrupted.", INTERRUPTED
+        case BrokenPipeError():
+            return "", OK
+        case ConfigError():
+            return str(error), USAGE
+        case StoreUnavailable():
+            return _unavailable(error), DATABASE
+        case InvalidJob():
+            return _faults(error), FAILED
+        case OutboxError():
+            return _sentence(str(error)), FAILED
+        case psycopg.Error():
+            return _of_postgres(error)
+        case OSError():
+            where = f"{error.filename}: " if error.filename else ""
+            return f"{where}{error.strerror or type(error).__name__}.", FAILED
+        case _:
+            # Its text may hold anything, a job's data too: the type alone is told.
+            return (
+                f"this is a fault of Outbox's own: {type(error).__name__}. "
+                "OUTBOX_LOG_LEVEL=debug shows where.",
+                FAILED,
+            )
+
+
+def _unavailable(error: StoreUnavailable) -> str:
+    if "not migrated" in str(error) and "outbox migrate" not in str(error):
+        return NOT_MIGRATED
+    return _sentence(str(error))
+
+
+NOT_MIGRATED = "The database is not migrated for this version: run `outbox migrate`."
+
+
+def _of_postgres(error: psycopg.Error) -> tuple[str, int]:
+    told = _sentence(error.diag.message_primary or str(error).partition("\n")[0])
+    match error:
+        case pg.UndefinedTable() | pg.UndefinedFunction() | pg.InvalidSchemaName():
+            return NOT_MIGRATED, DATABASE
+        case pg.InsufficientPrivilege():
+            return (
+                f"The database refused: {told} Run `outbox migrate` as the schema's owner; it "
+                "grants this login what it needs.",
+                FAILED,
+            )
+        case psycopg.OperationalError():
+            return f"Postgres cannot be reached: {told}", DATABASE
+        case _:
+            return f"The database refused: {told}", FAILED
+
+
+def _faults(error: InvalidJob) -> str:
+    shown = error.faults[:FAULTS_SHOWN_MAX]
+    lines = [f"{fault.pointer or '(whole)'}: {fault.message}" for fault in shown]
+    more = len(error.faults) - len(shown)
+    lines += [f"and {more} more"] if more > 0 else []
+    return "Nothing was stored:\n  " + "\n  ".join(lines)
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split()) or "no reason was given"
+    text = text[0].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."

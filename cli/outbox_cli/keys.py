@@ -1,0 +1,122 @@
+"""`outbox keys`: API keys. A key is shown once, when it is made; the database has its hash."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from outbox.store import catalog
+from outbox.store.pool import Connection
+from outbox_cli.database import actor, in_transaction
+from outbox_cli.exits import Failure
+from outbox_cli.groups import Json, Tenant, group
+from outbox_cli.shown import as_object, print_json, print_table
+
+SCOPES = ("jobs:write", "jobs:read", "admin")
+NAME_CHARS_MAX = 128
+DAYS_MAX = 36_500
+
+app = group()
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="What it is for.")],
+    tenant: Annotated[
+        str, typer.Option(help="Whose jobs it may touch; `*`: everybody's.")
+    ] = "default",
+    scope: Annotated[
+        list[str], typer.Option(help="jobs:write, jobs:read or admin; repeat it for several.")
+    ] = ["jobs:write"],  # noqa: B006  (typer reads it, nobody changes it)
+    expires_days: Annotated[
+        int | None, typer.Option(min=1, max=DAYS_MAX, help="Days until it ends by itself.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a key and print it: it is shown this once."""
+    scopes = list(dict.fromkeys(scope))
+    unknown = [each for each in scopes if each not in SCOPES]
+    if unknown:
+        raise typer.BadParameter(f"no scope is called {unknown[0]!r}: {', '.join(SCOPES)}")
+    if not name.strip() or len(name) > NAME_CHARS_MAX or not name.isprintable():
+        raise typer.BadParameter(f"a name has 1 to {NAME_CHARS_MAX} printable characters")
+    if not tenant.strip() or len(tenant) > NAME_CHARS_MAX or not tenant.isprintable():
+        raise typer.BadParameter(f"a tenant has 1 to {NAME_CHARS_MAX} printable characters")
+    key = catalog.new_key()
+    ends = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
+
+    async def work(connection: Connection) -> catalog.ApiKey:
+        made = await catalog.create_key(
+            connection, key, name=name, tenant=tenant, scopes=scopes, expires_at=ends
+        )
+        detail = {"key_id": str(made.key_id), "name": name, "scopes": scopes}
+        await catalog.note_action(
+            connection, actor=actor(), action="create key", tenant=tenant, detail=detail
+        )
+        return made
+
+    made = in_transaction(work, make=True)
+    if json:
+        print_json({"key": key} | as_object(made))
+    else:
+        print(key)
+
+
+@app.command("ls")
+def ls(tenant: Tenant = None, json: Json = False) -> None:
+    """List keys, newest first."""
+
+    async def read(connection: Connection) -> list[catalog.ApiKey]:
+        return await catalog.list_keys(connection, tenant=tenant)
+
+    rows = in_transaction(read, tenant=tenant, read_only=True)
+    if json:
+        print_json([as_object(row) for row in rows])
+        return
+    print_table(
+        ("ID", "NAME", "PREFIX", "TENANT", "SCOPES", "CREATED", "EXPIRES", "LAST USED", "REVOKED"),
+        (
+            (
+                row.key_id,
+                row.name,
+                row.prefix,
+                row.tenant_id,
+                row.scopes,
+                row.created_at,
+                row.expires_at,
+                row.last_used_at,
+                row.revoked_at,
+            )
+            for row in rows
+        ),
+        empty="There is no key yet.",
+    )
+
+
+@app.command("revoke")
+def revoke(
+    key_id: Annotated[UUID, typer.Argument(metavar="ID", help="As `keys ls` shows it.")],
+    json: Json = False,
+) -> None:
+    """End a key; within a second nobody takes it any more."""
+
+    async def work(connection: Connection) -> catalog.ApiKey | None:
+        revoked = await catalog.revoke_key(connection, key_id, tenant=None)
+        if revoked is not None:
+            await catalog.note_action(
+                connection,
+                actor=actor(),
+                action="revoke key",
+                tenant=revoked.tenant_id,
+                detail={"key_id": str(key_id), "name": revoked.name},
+            )
+        return revoked
+
+    revoked = in_transaction(work)
+    if revoked is None:
+        raise Failure(f"There is no key {key_id}.")
+    if json:
+        print_json(as_object(revoked))

@@ -1,0 +1,46 @@
+"""A child's side of being supervised: it ends with its parent, whatever ends that.
+
+The parent holds the other end of our stdin and never writes to it: end of file means that it is
+gone, also by a kill -9. On Linux the kernel sends us a SIGTERM then, too. Either way we stop as
+on any SIGTERM, and are gone for certain when the grace time is over.
+
+Our stdout is the parent's: one line `ready` goes there. Whatever else prints to stdout (the
+channel provider `log` does) goes to stderr, so that `outbox serve` prints one line and no more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+PR_SET_PDEATHSIG = 1
+READY = b"ready\n"
+
+
+def hold(*, grace_s: float) -> Callable[[], None]:
+    """Tie this process to its parent; return what tells the parent that we are ready."""
+    status_fd = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    watcher = threading.Thread(target=_watch, args=(grace_s,), name="lifeline", daemon=True)
+    watcher.start()
+
+    def ready() -> None:
+        os.write(status_fd, READY)
+
+    return ready
+
+
+def _watch(grace_s: float) -> None:
+    """Wait for the parent's end; then ask ourselves to stop, and see to it."""
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace_s)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,98 @@
+"""`outbox migrate`: bring the database up to date, or say what that would take."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+from urllib.parse import unquote, urlsplit
+
+import typer
+
+from outbox.config import Config
+from outbox.errors import ConfigError
+from outbox_cli.database import database_settings, first_line, open_place, settings
+from outbox_cli.exits import FAILED, Failure, say
+
+
+def migrate(
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print the schema's SQL and change nothing.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 1 if the database is not up to date.")
+    ] = False,
+    admin_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Another login of the same database, one that may create roles and schemas. "
+            "Its password is better left to PGPASSWORD or ~/.pgpass."
+        ),
+    ] = None,
+) -> None:
+    """Bring the database up to date. Safe at any time, from several places at once."""
+    if sql and check:
+        raise typer.BadParameter("--sql and --check exclude each other")
+    if sql:
+        from outbox.migrate import migration_sql
+
+        sys.stdout.write(migration_sql())
+        return
+    config = settings()
+    if config.database_url is not None:
+        if check:
+            _check(admin_url or config.direct_database_url or config.database_url)
+        else:
+            migrate_database(config, admin_url)
+            say("the database is up to date.")
+        return
+    if admin_url is not None:
+        raise ConfigError("--admin-url needs OUTBOX_DATABASE_URL: whose admin would that be?")
+    with open_place(config, make=not check) as place:
+        assert place.admin_url is not None
+        if check:
+            _check(place.admin_url)
+        else:
+            _migrate(place.admin_url, service_role="outbox", config=config)
+            say(f"the embedded database in {config.data_dir} is up to date.")
+
+
+def migrate_database(config: Config, admin_url: str | None) -> None:
+    """Migrate the database of the settings. Raises Failure, StoreUnavailable."""
+    assert config.database_url is not None
+    own = config.direct_database_url or config.database_url
+    role = urlsplit(config.database_url).username
+    if admin_url is not None and role is None:
+        raise ConfigError("OUTBOX_DATABASE_URL names no user to grant anything to.")
+    _migrate(
+        admin_url or own,
+        service_role=unquote(role) if role is not None and admin_url is not None else None,
+        config=config,
+    )
+
+
+def _migrate(url: str, *, service_role: str | None, config: Config) -> None:
+    # alembic takes longer to import than most commands take in all
+    import sqlalchemy.exc
+
+    from outbox.migrate import migrate as migrate_schema
+
+    try:
+        migrate_schema(url, service_role=service_role, settings=database_settings(config))
+    except sqlalchemy.exc.DBAPIError as error:
+        told = first_line(error.orig or error)
+        if getattr(error.orig, "sqlstate", None) == "42501":
+            raise Failure(
+                f"This login may not migrate ({told}): pass --admin-url with one that may create "
+                "roles and schemas."
+            ) from error
+        raise Failure(f"The migration failed, and nothing was changed: {told}.") from error
+
+
+def _check(url: str) -> None:
+    from outbox.migrate import missing_revisions
+
+    missing = missing_revisions(url)
+    if missing:
+        say(f"not up to date, missing: {', '.join(missing)}. Run `outbox migrate`.")
+        raise typer.Exit(FAILED)
+    say("the database is up to date.")

@@ -1,0 +1,110 @@
+"""`outbox queues`: figures, pause and resume."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Annotated
+
+import typer
+
+from outbox.store import queues as store
+from outbox.store.pool import EVERY_TENANT, Connection, Database
+from outbox.telemetry import quantile_s
+from outbox_cli.database import actor, in_database, in_transaction
+from outbox_cli.exits import FAILED, say
+from outbox_cli.groups import Json, Tenant, group
+from outbox_cli.shown import as_object, print_json, print_table
+
+SEEN_S_MAX = 10.0
+"""A dispatcher that has not seen a pause by then is dead, or will be declared so."""
+SEEN_POLL_S = 0.05
+
+app = group()
+
+Queue = Annotated[str, typer.Argument(metavar="QUEUE")]
+
+
+@app.command("ls")
+def ls(tenant: Tenant = None, json: Json = False) -> None:
+    """List queues with their figures; those of ended jobs are of the last 15 minutes."""
+
+    async def read(connection: Connection) -> list[store.QueueRow]:
+        return await store.stats(connection, tenant=tenant)
+
+    rows = in_transaction(read, tenant=tenant, read_only=True)
+    if json:
+        print_json(
+            [
+                as_object(row, without=("durations",))
+                | {"processing_time_p95_ms": _p95_ms(row.durations)}
+                for row in rows
+            ]
+        )
+        return
+    print_table(
+        ("QUEUE", "WAITING", "ACTIVE", "DELAYED", "SENT", "FAILED", "EXPIRED", "OLDEST", "STATE"),
+        (
+            (
+                row.queue,
+                row.waiting,
+                row.active,
+                row.delayed,
+                row.completed,
+                row.failed,
+                row.expired,
+                None if row.oldest_waiting_s is None else f"{row.oldest_waiting_s:.0f} s",
+                _state(row),
+            )
+            for row in rows
+        ),
+        empty="There is no queue yet.",
+    )
+
+
+@app.command("pause")
+def pause(queue: Queue, tenant: Tenant = None, json: Json = False) -> None:
+    """Start nothing more in a queue; returns when every live dispatcher has seen it."""
+    _set(queue, tenant, paused=True, json=json)
+
+
+@app.command("resume")
+def resume(queue: Queue, tenant: Tenant = None, json: Json = False) -> None:
+    """Let a queue go on."""
+    _set(queue, tenant, paused=False, json=json)
+
+
+def _set(queue: str, tenant: str | None, *, paused: bool, json: bool) -> None:
+    async def work(database: Database) -> int:
+        async with database.transaction(tenant or EVERY_TENANT) as connection:
+            version = await store.set_paused(
+                connection, queue, tenant=tenant, paused=paused, actor=actor()
+            )
+        deadline = monotonic() + SEEN_S_MAX
+        while True:
+            async with database.transaction(EVERY_TENANT, read_only=True) as connection:
+                unseen = await store.unseen_by(connection, version)
+            if unseen == 0 or monotonic() > deadline:
+                return unseen
+            await asyncio.sleep(SEEN_POLL_S)
+
+    unseen = in_database(work)
+    if json:
+        print_json({"queue": queue, "tenant_id": tenant, "paused": paused, "unseen_by": unseen})
+    else:
+        say(f"{queue} is {'paused' if paused else 'resumed'}.")
+    if unseen:
+        say(f"{unseen} dispatchers have not seen it within {SEEN_S_MAX:.0f} s.")
+        raise typer.Exit(FAILED)
+
+
+def _p95_ms(durations: list[int]) -> float | None:
+    value = quantile_s(durations, 0.95)
+    return None if value is None else value * 1000
+
+
+def _state(row: store.QueueRow) -> str:
+    states = ["paused"] if row.paused else []
+    states += [f"{row.held} held"] if row.held else []
+    states += ["no dispatcher"] if row.dispatchers == 0 and row.waiting else []
+    return ", ".join(states)

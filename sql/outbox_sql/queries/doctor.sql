@@ -1,0 +1,38 @@
+-- What `outbox doctor` looks at: one row about the whole store. `alive_s` is how old a heartbeat may be.
+select clock_timestamp() as now,
+       session_user::text as login,
+       (select r.rolsuper from pg_roles as r where r.rolname = session_user) as is_superuser,
+       pg_has_role(session_user, 'outbox_dispatcher', 'member') as may_dispatch,
+       pg_has_role(session_user, 'outbox_auditor', 'member') as may_audit,
+       current_setting('fsync') = 'on' and current_setting('full_page_writes') = 'on'
+           and current_setting('synchronous_commit') <> 'off' as is_durable,
+       current_setting('autovacuum') = 'on' as has_autovacuum,
+       outbox.partition_days_left() as partition_days_left,
+       s.job_bytes_max, s.batch_jobs_max, s.retention_s, s.timeout_s_max, s.template_check, s.default_locale,
+       (select count(*) from outbox.dispatcher as d
+        where not d.fenced and d.rescued_at is null
+          and d.heartbeat_at > clock_timestamp() - make_interval(secs => %(alive_s)s)) as dispatchers,
+       (select coalesce(array_agg(distinct d.version), '{}') from outbox.dispatcher as d
+        where not d.fenced and d.rescued_at is null
+          and d.heartbeat_at > clock_timestamp() - make_interval(secs => %(alive_s)s)) as versions,
+       array(select q.queue from outbox.queue_pause as q order by q.queue limit 100) as paused_queues,
+       array(select l.tenant_id || '/' || l.queue from outbox.lane as l
+             where l.paused_at is not null and l.scope = ''
+               and not exists (select from outbox.queue_pause as q where q.queue = l.queue)
+             order by l.lane_id limit 100) as paused_lanes,
+       array(select format('%%s/%%s%%s since %%s: %%s %%s', l.tenant_id, l.queue, case when l.scope <> '' then ' (' || l.scope || ')' end,
+                           to_char(l.held_at at time zone 'utc', 'YYYY-MM-DD HH24:MI"Z"'), l.hold_code, l.hold_reason)
+             from outbox.lane as l where l.held_at is not null order by l.held_at limit 100) as held_lanes,
+       (select extract(epoch from clock_timestamp() - min(e.available_at))::float8
+        from outbox.entry as e join outbox.lane as l on l.lane_id = e.lane_id
+        where e.claimed_by is null and e.available_at <= clock_timestamp()
+          and l.paused_at is null and l.held_at is null) as oldest_waiting_s,
+       (select count(*) from outbox.dead_letter as d where d.replayed_at is null) as dead_letters,
+       exists (select from outbox.api_key as k
+               where k.revoked_at is null and (k.expires_at is null or k.expires_at > clock_timestamp())) as has_keys,
+       oldest.pid as oldest_pid,
+       extract(epoch from clock_timestamp() - oldest.xact_start)::float8 as oldest_transaction_s
+from outbox.setting as s
+left join lateral (select a.pid, a.xact_start from pg_stat_activity as a
+                   where a.backend_xmin is not null and a.datname = current_database() and a.pid <> pg_backend_pid()
+                   order by a.xact_start limit 1) as oldest on true
