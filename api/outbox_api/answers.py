@@ -1,0 +1,71 @@
+"""How answers are made: bytes, encoded once."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Generic, TypeVar
+
+import msgspec
+from litestar.response.base import ASGIResponse
+
+JSON = "application/json"
+PROBLEM_JSON = "application/problem+json"
+
+T = TypeVar("T")
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """A page of a list. `next_cursor` is null on the last one."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+def answer(
+    value: object, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> ASGIResponse:
+    """Answer `value` as JSON."""
+    return raw_answer(_encoder.encode(value), status=status, headers=headers)
+
+
+def raw_answer(
+    body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> ASGIResponse:
+    """Answer JSON that is encoded already."""
+    return ASGIResponse(
+        body=body, status_code=status, media_type=JSON, headers=dict(headers) if headers else None
+    )
+
+
+def no_content() -> ASGIResponse:
+    """Answer 204."""
+    return ASGIResponse(status_code=204)
+
+
+def raw(text: str | None) -> msgspec.Raw | None:
+    """Return JSON text from the store as a value that is encoded as it is."""
+    return msgspec.Raw(text.encode()) if text is not None else None
+
+
+def rfc3339(at: datetime) -> str:
+    """Return a time in UTC with `Z`."""
+    return msgspec.to_builtins(at)  # type: ignore[no-any-return]  # a datetime becomes a str
+
+
+def write_cursor(number: int) -> str:
+    """Return where the next page begins, as an opaque text."""
+    return base64.urlsafe_b64encode(number.to_bytes(8, "big")).rstrip(b"=").decode()
+
+
+def read_cursor(text: str) -> int | None:
+    """Return what `write_cursor` wrote; None for what it never did."""
+    try:
+        number = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return int.from_bytes(number, "big") if len(number) == 8 and number[0] < 128 else None

@@ -1,0 +1,56 @@
+"""Composition: one Litestar app out of settings and a database."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.middleware import DefineMiddleware
+
+from outbox.config import Config
+from outbox_api.gate import Gate
+from outbox_api.problems import problem_response
+from outbox_api.routes import (
+    dead_letters,
+    job_actions,
+    job_views,
+    jobs,
+    keys,
+    recipients,
+    templates,
+)
+from outbox_api.runtime import Runtime
+
+ROUTES = [
+    *jobs.ROUTES,
+    *job_views.ROUTES,
+    *job_actions.ROUTES,
+    *dead_letters.ROUTES,
+    *templates.ROUTES,
+    *recipients.ROUTES,
+    *keys.ROUTES,
+]
+
+
+def build_app(config: Config, *, database_url: str) -> Litestar:
+    """Return the app. `database_url` is a login that is no superuser; it may be down."""
+    runtime = Runtime(config, database_url)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        async with runtime.running():
+            yield
+
+    return Litestar(
+        route_handlers=ROUTES,
+        middleware=[DefineMiddleware(Gate, runtime=runtime)],
+        exception_handlers={Exception: problem_response},
+        lifespan=[lifespan],
+        state=State({"runtime": runtime}),
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=None,
+        debug=False,
+    )

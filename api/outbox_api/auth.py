@@ -1,0 +1,121 @@
+"""Who is asking: API keys, what they may do, and the gate that every request passes.
+
+A key is looked up by its SHA-256 and believed for a second, so that a revoked one is out a second
+later and a busy one costs one query a second. With `auth` off everybody is a service-wide
+admin; then the Host header must be a loopback name, or any web page could use the reader's
+browser to reach us (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import time
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from outbox.store import catalog
+from outbox.store.pool import EVERY_TENANT, Database
+
+Scope: TypeAlias = Literal["jobs:write", "jobs:read", "admin"]
+Need: TypeAlias = Scope | Literal["open"]
+
+BELIEVED_S = 1.0
+KEYS_CACHED_MAX = 10_000
+TOKEN_CHARS_MAX = 256
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1", "ip6-localhost"})
+ALL_SCOPES: frozenset[Scope] = frozenset({"jobs:write", "jobs:read", "admin"})
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is asking. `tenant` None: service-wide."""
+
+    name: str
+    tenant: str | None
+    scopes: frozenset[Scope]
+
+    @property
+    def sees(self) -> str:
+        """The tenant for row-level security; '*' is all."""
+        return self.tenant or EVERY_TENANT
+
+    def may(self, scope: Scope) -> bool:
+        """Tell whether the key has the scope; `admin` may read and write too."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+NOBODY = Principal(name="nobody", tenant="", scopes=frozenset())
+ANYBODY = Principal(name="anybody (auth off)", tenant=None, scopes=ALL_SCOPES)
+
+
+class KeyRing:
+    """The keys that were asked about lately."""
+
+    def __init__(self, database: Database, admin_key: str | None) -> None:
+        self._database = database
+        self._admin_sha256 = catalog.hash_of_key(admin_key) if admin_key else None
+        self._admin = Principal(name="admin key", tenant=None, scopes=ALL_SCOPES)
+        self._known: dict[bytes, tuple[float, Principal | None]] = {}
+        self._asked: dict[bytes, asyncio.Future[Principal | None]] = {}
+
+    async def principal(self, token: str) -> Principal | None:
+        """Return whose key it is; None: nobody's. Raises StoreUnavailable."""
+        hashed = catalog.hash_of_key(token)
+        if self._admin_sha256 and hmac.compare_digest(hashed, self._admin_sha256):
+            return self._admin
+        known = self._known.get(hashed)
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
+        asked = self._asked.get(hashed)
+        if asked is None:
+            asked = self._asked[hashed] = asyncio.ensure_future(self._ask(hashed))
+            asked.add_done_callback(lambda _: self._asked.pop(hashed, None))
+        return await asyncio.shield(asked)
+
+    async def _ask(self, hashed: bytes) -> Principal | None:
+        async with self._database.transaction(EVERY_TENANT) as connection:
+            row = await catalog.authenticate(connection, hashed)
+        principal = None
+        if row is not None:
+            principal = Principal(
+                name=row.name,
+                tenant=None if row.tenant_id == EVERY_TENANT else row.tenant_id,
+                scopes=frozenset(msgspec.convert(row.scopes, list[Scope])),
+            )
+        if len(self._known) >= KEYS_CACHED_MAX:
+            self._known.clear()
+        self._known[hashed] = (time.monotonic() + BELIEVED_S, principal)
+        return principal
+
+    def forget(self) -> None:
+        """Ask again from now on: a key was revoked here."""
+        self._known.clear()
+
+
+def token_of(authorization: str) -> str | None:
+    """Return the key in an Authorization header: Bearer's, or Basic's password (browsers)."""
+    scheme, _, rest = authorization.partition(" ")
+    rest = rest.strip()
+    if not rest or len(rest) > TOKEN_CHARS_MAX * 2:
+        return None
+    if scheme.lower() == "bearer":
+        return rest
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(rest, validate=True).decode().partition(":")[2] or None
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return None
+
+
+def is_loopback_host(host: str) -> bool:
+    """Tell whether a Host header names this machine by a loopback name, with any port."""
+    name = host.lower()
+    if name.startswith("["):
+        name = name.partition("]")[0] + "]"
+    elif name.count(":") == 1:
+        name = name.partition(":")[0]
+    return name in LOOPBACK_NAMES

@@ -1,0 +1,68 @@
+"""The doorbell: wakes dispatchers after a commit, on a connection of its own.
+
+NOTIFY takes a lock over the whole database at commit, so it never happens inside a transaction
+that stores jobs (store.md 6). Rings that come while one is under way become one. A bell that
+cannot be rung is no failure: dispatchers poll as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import psycopg
+import structlog
+
+GAP_S = 0.002
+"""Between two rings: what comes meanwhile shares the next one."""
+RECONNECT_S = 1.0
+
+_log = structlog.get_logger("outbox.api.doorbell")
+
+
+class Doorbell:
+    """Enter it in the event loop that rings."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Doorbell:
+        self._task = asyncio.create_task(self._run(), name="doorbell")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def ring(self) -> None:
+        """Wake dispatchers soon: jobs were committed."""
+        self._wanted.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wanted.wait()
+            try:
+                async with await psycopg.AsyncConnection.connect(
+                    self._url, autocommit=True, connect_timeout=2, application_name="outbox-bell"
+                ) as connection:
+                    # A lost bell costs a poll's delay, so its commit need not wait for the disk.
+                    await connection.execute("set synchronous_commit = off")
+                    await self._answer(connection)
+            except psycopg.Error as error:
+                _log.warning("the bell is silent", sqlstate=error.sqlstate)
+                await asyncio.sleep(RECONNECT_S)
+
+    async def _answer(self, connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                await connection.execute("select pg_notify('outbox_bell', '')")
+            except psycopg.Error:
+                self._wanted.set()
+                raise
+            await asyncio.sleep(GAP_S)

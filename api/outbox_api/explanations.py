@@ -1,0 +1,168 @@
+"""Why a job is where it is: what it waits for, and what happens next (api.md 2)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from outbox.store import jobs
+from outbox.store.jobs import AHEAD_MAX, Explanation, FullJobRow, LastDelivery
+from outbox.store.pool import Connection
+
+
+class LaneView(msgspec.Struct, frozen=True, kw_only=True):
+    """The line that the job stands in."""
+
+    tenant_id: str
+    queue: str
+    scope: str
+    paused_at: datetime | None = None
+    paused_by: str | None = None
+    held_at: datetime | None = None
+    hold_code: str | None = None
+    hold_reason: str | None = None
+    probe_at: datetime | None = None
+
+
+class TemplateView(msgspec.Struct, frozen=True, kw_only=True):
+    """Which template; the version is chosen at the first attempt."""
+
+    code: str | None
+    version: int | None
+    locale: str | None
+
+
+class ExplainedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """`explanation` says it in words; the rest is what they are made of."""
+
+    job_id: UUID
+    status: str
+    explanation: str
+    waiting_for: str | None
+    since: datetime | None
+    next_at: datetime | None
+    ahead: int | None
+    dispatchers_alive: int | None
+    lane: LaneView | None
+    template: TemplateView
+    last: LastDelivery | None
+
+
+async def explain(connection: Connection, id_: int) -> ExplainedJob | None:
+    """Explain one job, by its internal id."""
+    row = await jobs.show(connection, id_)
+    if row is None:
+        return None
+    why = await jobs.explain(connection, id_)
+    last = await jobs.last_delivery(connection, id_)
+    template = TemplateView(
+        code=row.template_code,
+        version=last.template_version if last is not None else None,
+        locale=row.locale,
+    )
+    if why is None:
+        return ExplainedJob(
+            job_id=row.job_id,
+            status=row.status,
+            explanation=_ended(row, last),
+            waiting_for=None,
+            since=row.finished_at,
+            next_at=None,
+            ahead=None,
+            dispatchers_alive=None,
+            lane=None,
+            template=template,
+            last=last,
+        )
+    waiting_for, since, next_at, text = _live(row, why, last)
+    return ExplainedJob(
+        job_id=row.job_id,
+        status=row.status,
+        explanation=text,
+        waiting_for=waiting_for,
+        since=since,
+        next_at=next_at,
+        ahead=why.ahead,
+        dispatchers_alive=why.dispatchers_alive,
+        lane=LaneView(
+            tenant_id=why.tenant_id,
+            queue=why.queue,
+            scope=why.scope,
+            paused_at=why.paused_at,
+            paused_by=why.paused_by,
+            held_at=why.held_at,
+            hold_code=why.hold_code,
+            hold_reason=why.hold_reason,
+            probe_at=why.probe_at,
+        ),
+        template=template,
+        last=last,
+    )
+
+
+def _ended(row: FullJobRow, last: LastDelivery | None) -> str:
+    match row.status:
+        case "sent":
+            provider = f" by {last.provider}" if last is not None and last.provider else ""
+            return f"It was taken{provider} at attempt {row.attempts}. Nothing more happens."
+        case "failed":
+            return (
+                f"It failed after {row.attempts} attempts ({row.last_error_code}) and is a dead "
+                "letter: it waits for a retry or a replay by somebody."
+            )
+        case "expired":
+            return "Its expires_at passed before it was delivered. Nothing more happens."
+        case "cancelled":
+            return "It was withdrawn before it was sent. Nothing more happens."
+        case other:
+            return f"It is {other}."
+
+
+def _live(
+    row: FullJobRow, why: Explanation, last: LastDelivery | None
+) -> tuple[str, datetime | None, datetime | None, str]:
+    """Return what a live job waits for, since when, until when, and a sentence."""
+    if why.claimed_at is not None:
+        text = f"Attempt {why.attempt} is running"
+        text += f" on {why.claimed_by}." if why.claimed_by else "."
+        if why.cancel:
+            text += " It was withdrawn: it ends after this attempt."
+        return "outcome", why.claimed_at, why.lease_until, text
+    if why.paused_at is not None:
+        text = f"Its lane was paused by {why.paused_by}; it goes on when the lane is resumed."
+        return "lane paused", why.paused_at, None, text
+    if why.held_at is not None:
+        where = f" ({why.scope})" if why.scope else ""
+        text = (
+            f"Its lane{where} is held: {why.hold_code}. One job is tried at probe_at; when that "
+            "succeeds the rest follows."
+        )
+        return "lane held", why.held_at, why.probe_at, text
+    if why.available_at > why.now:
+        return _not_due(row, why, last)
+    if why.dispatchers_alive == 0:
+        text = f"It is due, but no dispatcher that serves {why.queue} is alive."
+        return "no dispatcher", why.available_at, None, text
+    ahead = why.ahead or 0
+    many = f"{AHEAD_MAX} or more" if ahead >= AHEAD_MAX else str(ahead)
+    text = f"It is due, and {many} jobs are ahead of it in its lane."
+    return "dispatcher", why.available_at, None, text
+
+
+def _not_due(
+    row: FullJobRow, why: Explanation, last: LastDelivery | None
+) -> tuple[str, datetime | None, datetime | None, str]:
+    match why.waits:
+        case 1:
+            code = last.error_code if last is not None else None
+            text = f"Attempt {why.attempt} failed ({code}); the next one is at next_at."
+            since = last.finished_at if last is not None else None
+            return "backoff", since, why.available_at, text
+        case 2:
+            since = last.finished_at if last is not None else None
+            return "snooze", since, why.available_at, "It was put off until next_at."
+        case _:
+            text = "Its producer wants it sent at next_at, not before."
+            return "send_after", row.accepted_at, why.available_at, text

@@ -1,0 +1,92 @@
+"""The gate that every routed request passes: host, key, scope; and counting on the way out."""
+
+from __future__ import annotations
+
+import time
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from outbox_api.auth import ANYBODY, NOBODY, Principal, is_loopback_host, token_of
+from outbox_api.operations import Operation, operation_of
+from outbox_api.problems import Problem
+from outbox_api.runtime import Runtime
+
+PREFLIGHT = Operation(
+    method="GET", path="(options)", name="options", summary="", tag="", needs="open"
+)
+"""What Litestar answers to OPTIONS by itself."""
+
+
+class Gate:
+    """ASGI middleware inside Litestar, so that the route is known and problems are answered."""
+
+    def __init__(self, app: ASGIApp, runtime: Runtime) -> None:
+        self._app = app
+        self._runtime = runtime
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or raise Problem 401 or 403."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        operation = operation_of(scope["route_handler"]) or PREFLIGHT
+        started_s = time.perf_counter()
+        status = 500
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            scope["auth"] = await self._admit(scope, operation)
+            await self._app(scope, receive, counted)
+        except Problem as problem:
+            status = problem.status
+            raise
+        finally:
+            self._runtime.metrics.count(
+                scope["method"], operation.path, status, time.perf_counter() - started_s
+            )
+
+    async def _admit(self, scope: Scope, operation: Operation) -> Principal:
+        if not _is_storable(scope["path"]):
+            raise Problem(404, "There is nothing at this path.")
+        authorization = host = ""
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                authorization = value.decode("latin-1")
+            elif name == b"host":
+                host = value.decode("latin-1")
+        if not self._runtime.config.auth:
+            if not is_loopback_host(host):
+                raise Problem(403, "Without keys, only a loopback name may be the Host.")
+            return ANYBODY
+        if operation.needs == "open":
+            return NOBODY
+        token = token_of(authorization) if authorization else None
+        if token is None:
+            raise unauthorized("Send an API key: Authorization: Bearer obx_…", operation)
+        principal = await self._runtime.keys.principal(token)
+        if principal is None:
+            raise unauthorized("This API key is unknown, expired or revoked.", operation)
+        if not principal.may(operation.needs):
+            raise Problem(403, f"The key lacks the scope {operation.needs}.")
+        return principal
+
+
+def _is_storable(path: str) -> bool:
+    """Tell whether Postgres can take what the path names."""
+    return "\x00" not in path and (
+        path.isascii() or not any("\ud800" <= c <= "\udfff" for c in path)
+    )
+
+
+def unauthorized(detail: str, operation: Operation) -> Problem:
+    """Return the 401. Browsers ask for a key by themselves where a page wants one."""
+    challenge = "Bearer"
+    if operation.is_page:
+        challenge = 'Basic realm="outbox: the password is an API key"'
+    return Problem(401, detail, headers={"www-authenticate": challenge})

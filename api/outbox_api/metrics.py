@@ -1,0 +1,127 @@
+"""Counters of HTTP, and the store's gauges, as Prometheus reads them (operations.md 5).
+
+Label sets are small: a route's template, never a path; no ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from outbox_api.gauges import Snapshot
+
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class HttpMetrics:
+    """The counters of one app."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "outbox_http_requests",
+            "Requests answered.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self._duration = Histogram(
+            "outbox_http_request_duration_seconds",
+            "From the request's first byte to the answer.",
+            ["route"],
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._durations: dict[str, Histogram] = {}
+
+    def count(self, method: str, route: str, status: int, duration_s: float) -> None:
+        """Count one answered request."""
+        counter = self._counters.get((method, route, status))
+        if counter is None:
+            counter = self._requests.labels(method, route, str(status))
+            self._counters[method, route, status] = counter
+        counter.inc()
+        duration = self._durations.get(route)
+        if duration is None:
+            duration = self._durations[route] = self._duration.labels(route)
+        duration.observe(duration_s)
+
+    def text(self, snapshot: Snapshot | None) -> bytes:
+        """Return all metrics; without a snapshot, those of this process alone."""
+        text = generate_latest(self.registry)
+        if snapshot is not None:
+            registry = CollectorRegistry()
+            registry.register(_StoreCollector(snapshot))
+            text += generate_latest(registry)
+        return text
+
+
+class _StoreCollector(Collector):
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families that come from the store's tables."""
+        yield from self._of_queues()
+        store = self._snapshot.store
+        yield GaugeMetricFamily("outbox_dispatchers", "Dispatchers alive.", store.dispatchers)
+        yield GaugeMetricFamily(
+            "outbox_snapshot_age_seconds",
+            "Age of the oldest transaction that keeps rows from being vacuumed.",
+            store.snapshot_age_s,
+        )
+        held = GaugeMetricFamily(
+            "outbox_lane_held", "Lanes held for a configuration error.", labels=["tenant", "queue"]
+        )
+        lanes: dict[tuple[str, str], int] = {}
+        for tenant, queue, _ in msgspec.json.decode(store.held, type=list[tuple[str, str, str]]):
+            lanes[tenant, queue] = lanes.get((tenant, queue), 0) + 1
+        for (tenant, queue), count in lanes.items():
+            held.add_metric([tenant, queue], count)
+        yield held
+        dead = GaugeMetricFamily(
+            "outbox_dead_letters", "Dead letters not replayed.", labels=["queue", "reason"]
+        )
+        for queue, reason, n in msgspec.json.decode(
+            store.dead_letters, type=list[tuple[str, str, int]]
+        ):
+            dead.add_metric([queue, reason], n)
+        yield dead
+
+    def _of_queues(self) -> Iterator[Metric]:
+        rows = self._snapshot.queues.values()
+        size = GaugeMetricFamily(
+            "outbox_queue_size", "Live jobs, by what they do.", labels=["queue", "state"]
+        )
+        oldest = GaugeMetricFamily(
+            "outbox_oldest_waiting_seconds", "Age of the oldest due job.", labels=["queue"]
+        )
+        ended = CounterMetricFamily("outbox_jobs", "Jobs ended.", labels=["queue", "status"])
+        for row in rows:
+            for state, n in (
+                ("waiting", row.waiting), ("active", row.active), ("delayed", row.delayed)
+            ):  # fmt: skip
+                size.add_metric([row.queue, state], n)
+            oldest.add_metric([row.queue], row.oldest_waiting_s or 0.0)
+            for status, n in (
+                ("sent", row.total_completed), ("failed", row.total_failed),
+                ("expired", row.total_expired), ("cancelled", row.total_cancelled),
+            ):  # fmt: skip
+                ended.add_metric([row.queue, status], n)
+        yield size
+        yield oldest
+        yield ended
+        yield CounterMetricFamily(
+            "outbox_leases_rescued",
+            "Jobs taken back from dispatchers that died.",
+            sum(row.total_rescued for row in rows),
+        )
+        yield CounterMetricFamily(
+            "outbox_late_outcomes",
+            "Outcomes that came after their lease was taken.",
+            sum(row.total_late for row in rows),
+        )

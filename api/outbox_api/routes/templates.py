@@ -1,0 +1,481 @@
+"""Templates: every PUT that changes something is a new version (api.md 2)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from litestar.params import FromPath
+from litestar.response.base import ASGIResponse
+from msgspec import Meta
+
+from outbox.errors import ConfigError, Fault
+from outbox.render import (
+    RenderFailure,
+    RenderRequest,
+    TemplateSource,
+    join_context,
+    normalise_locale,
+)
+from outbox.store import catalog, jobs
+from outbox.store.catalog import (
+    KeepContent,
+    TemplateKey,
+    TemplateParts,
+    TemplateRow,
+    TemplateSummary,
+)
+from outbox_api import samples
+from outbox_api.answers import Page, answer, no_content, raw, write_cursor
+from outbox_api.operations import PREFIX, Answer, Body, operation
+from outbox_api.paging import Limit
+from outbox_api.problems import invalid, not_found, unavailable
+from outbox_api.requests import ApiRequest, read_query, read_struct
+from outbox_api.routes.job_views import cursor_number, locate_job
+from outbox_api.runtime import Runtime, runtime_of
+from outbox_api.schemas import CHANNELS
+from outbox_api.tenancy import TenantId, TenantQuery, one_tenant
+from outbox_api.text_cursors import read_text_cursor, write_text_cursor
+
+PART_CHARS_MAX = 524_288
+PATH = "/templates/{code:str}/{channel:str}/{locale:str}"
+
+Part = Annotated[str, Meta(min_length=1, max_length=PART_CHARS_MAX)]
+
+
+class TemplateBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts that the channel has: Jinja2. `schema` is a JSON Schema for a job's `data`."""
+
+    subject: Annotated[str, Meta(min_length=1, max_length=4_096)] | None = None
+    text: Part | None = None
+    html: Part | None = None
+    schema: msgspec.Raw | None = None
+    keep_content: KeepContent = "hash"
+
+
+class TemplateView(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a template."""
+
+    tenant_id: str
+    code: str
+    channel: str
+    locale: str
+    version: int
+    subject: str | None
+    text: str | None
+    html: str | None
+    schema: msgspec.Raw | None
+    keep_content: KeepContent
+    created_at: datetime
+    created_by: str | None
+    deleted_at: datetime | None
+
+
+class VersionQuery(TenantQuery, frozen=True, kw_only=True):
+    """Which version; left out, the newest."""
+
+    version: Annotated[int, Meta(ge=1, le=2_147_483_647)] | None = None
+
+
+class VersionsQuery(TenantQuery, frozen=True, kw_only=True):
+    """A page of versions."""
+
+    limit: Limit = 50
+    cursor: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class TemplatesQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which templates."""
+
+    tenant_id: TenantId | None = None
+    code: Annotated[str, Meta(max_length=128)] | None = None
+    channel: Annotated[str, Meta(max_length=32)] | None = None
+    limit: Limit = 100
+    cursor: Annotated[str, Meta(max_length=1_024)] | None = None
+
+
+class PreviewBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What to render with: given data, or those of a recorded job; parts to try unsaved."""
+
+    data: msgspec.Raw | None = None
+    user: msgspec.Raw | None = None
+    meta: msgspec.Raw | None = None
+    job_id: UUID | None = None
+    subject: Annotated[str, Meta(max_length=4_096)] | None = None
+    text: Annotated[str, Meta(max_length=PART_CHARS_MAX)] | None = None
+    html: Annotated[str, Meta(max_length=PART_CHARS_MAX)] | None = None
+
+
+class PreviewFault(msgspec.Struct, frozen=True, kw_only=True):
+    """Why it cannot be rendered."""
+
+    code: str
+    message: str
+
+
+class PreviewView(msgspec.Struct, frozen=True, kw_only=True):
+    """A rendering, or why there is none; and the variables that the data lack."""
+
+    subject: str | None
+    text: str | None
+    html: str | None
+    missing: tuple[str, ...]
+    error: PreviewFault | None
+
+
+_BODY = {
+    "subject": "Добро пожаловать, {{ first_name }}!",
+    "text": "Здравствуйте, {{ first_name }}. Вход: {{ login_url }}",
+    "html": '<p>Здравствуйте, {{ first_name }}. <a href="{{ login_url }}">Вход</a></p>',
+    "schema": {"type": "object", "required": ["first_name", "login_url"]},
+    "keep_content": "hash",
+}
+_VIEW = _BODY | {
+    "tenant_id": "default",
+    "code": "welcome_email",
+    "channel": "email",
+    "locale": "ru",
+    "version": 1,
+    "created_at": samples.AT,
+    "created_by": "admin key",
+    "deleted_at": None,
+}
+_SUMMARY = {k: v for k, v in _VIEW.items() if k not in ("text", "html", "schema", "deleted_at")}
+_PATH = {"code": "welcome_email", "channel": "email", "locale": "ru"}
+
+
+def _key(
+    request: ApiRequest, code: str, channel: str, locale: str, tenant_id: str | None
+) -> TemplateKey:
+    """Return which template the path names. Raises Problem 422."""
+    faults = []
+    if not 1 <= len(code) <= 128:
+        faults.append(Fault("/path/code", "must have 1 to 128 characters"))
+    if channel not in CHANNELS:
+        faults.append(Fault("/path/channel", f"must be one of {', '.join(CHANNELS)}"))
+    tag = normalise_locale(locale)
+    if tag is None or len(tag) > 35:
+        faults.append(Fault("/path/locale", "must be a language tag"))
+    if faults or tag is None:
+        raise invalid(faults)
+    return TemplateKey(
+        tenant=one_tenant(request.auth, tenant_id),
+        code=code,
+        channel="inbox" if channel == "database" else channel,
+        locale=tag,
+    )
+
+
+@operation(
+    "PUT",
+    PATH,
+    summary="Store a template",
+    tag="templates",
+    needs="admin",
+    query=TenantQuery,
+    body=Body(kind=TemplateBody, examples={"welcome": _BODY}),
+    answers={
+        201: Answer(TemplateView, "The first version.", _VIEW),
+        200: Answer(TemplateView, "A new version; or the same one, for the same content.", _VIEW),
+    },
+    problems=(400, 413, 415, 422),
+    path_examples=_PATH,
+)
+async def put_template(
+    request: ApiRequest, code: FromPath[str], channel: FromPath[str], locale: FromPath[str]
+) -> ASGIResponse:
+    """Check a template's syntax and its schema, and make a version of it."""
+    key = _key(request, code, channel, locale, read_query(request, TenantQuery).tenant_id)
+    body = await read_struct(request, TemplateBody)
+    if body.text is None and body.html is None:
+        raise invalid([Fault("", "must have a text or an html")])
+    runtime = runtime_of(request)
+    await _check(runtime, body)
+    parts = TemplateParts(
+        subject=body.subject,
+        text=body.text,
+        html=body.html,
+        schema=bytes(body.schema).decode() if body.schema is not None else None,
+        keep_content=body.keep_content,
+    )
+    async with runtime.database.transaction(request.auth.sees) as connection:
+        stored, changed = await catalog.put_template(
+            connection, key, parts, actor=request.auth.name
+        )
+    location = f"{PREFIX}/templates/{key.code}/{key.channel}/{key.locale}"
+    headers = {"location": location} if location.isascii() else {}
+    return answer(
+        _view(stored), status=201 if changed and stored.version == 1 else 200, headers=headers
+    )
+
+
+async def _check(runtime: Runtime, body: TemplateBody) -> None:
+    source = TemplateSource(subject=body.subject, text=body.text, html=body.html)
+    schema = bytes(body.schema) if body.schema is not None else None
+    try:
+        pool = await runtime.renderer.pool()
+    except ConfigError as error:
+        raise unavailable("Templates cannot be checked here.") from error
+    problems = await pool.validate(source, schema_json=schema)
+    if problems:
+        raise invalid(
+            [
+                Fault(
+                    f"/{problem.part}" if problem.part != "template" else "",
+                    f"line {problem.line}: {problem.message}" if problem.line else problem.message,
+                )
+                for problem in problems
+            ]
+        )
+
+
+@operation(
+    "GET",
+    PATH,
+    summary="Show a template",
+    tag="templates",
+    needs="jobs:read",
+    query=VersionQuery,
+    answers={200: Answer(TemplateView, "The newest version, or the one asked for.", _VIEW)},
+    problems=(400, 404, 422),
+    path_examples=_PATH,
+)
+async def show_template(
+    request: ApiRequest, code: FromPath[str], channel: FromPath[str], locale: FromPath[str]
+) -> ASGIResponse:
+    """Show a template. A deleted one is shown only by its version."""
+    query = read_query(request, VersionQuery)
+    key = _key(request, code, channel, locale, query.tenant_id)
+    async with runtime_of(request).database.transaction(
+        request.auth.sees, read_only=True
+    ) as connection:
+        row = await catalog.get_template(connection, key, version=query.version)
+    if row is None or (query.version is None and row.deleted_at is not None):
+        raise not_found("template")
+    return answer(_view(row))
+
+
+@operation(
+    "DELETE",
+    PATH,
+    summary="Take a template out of use",
+    tag="templates",
+    needs="admin",
+    query=TenantQuery,
+    answers={204: Answer(None, "Out of use; its versions are kept, as jobs were made with them.")},
+    problems=(404, 422),
+    path_examples=_PATH,
+)
+async def delete_template(
+    request: ApiRequest, code: FromPath[str], channel: FromPath[str], locale: FromPath[str]
+) -> ASGIResponse:
+    """Delete a template. A later PUT goes on with the next version."""
+    key = _key(request, code, channel, locale, read_query(request, TenantQuery).tenant_id)
+    async with runtime_of(request).database.transaction(request.auth.sees) as connection:
+        if not await catalog.delete_template(connection, key):
+            raise not_found("template")
+    return no_content()
+
+
+@operation(
+    "GET",
+    PATH + "/versions",
+    summary="List a template's versions, newest first",
+    tag="templates",
+    needs="jobs:read",
+    query=VersionsQuery,
+    answers={
+        200: Answer(
+            Page[TemplateView], "A page of versions.", {"items": [_VIEW], "next_cursor": None}
+        )
+    },
+    problems=(400, 404, 422),
+    path_examples=_PATH,
+)
+async def list_versions(
+    request: ApiRequest, code: FromPath[str], channel: FromPath[str], locale: FromPath[str]
+) -> ASGIResponse:
+    """List every version, deleted ones too."""
+    query = read_query(request, VersionsQuery)
+    key = _key(request, code, channel, locale, query.tenant_id)
+    before = cursor_number(query.cursor)
+    if before is not None:
+        before = min(before, 2_147_483_647)
+    async with runtime_of(request).database.transaction(
+        request.auth.sees, read_only=True
+    ) as connection:
+        rows = await catalog.template_versions(
+            connection, key, before=before, limit=query.limit + 1
+        )
+    if not rows and before is None:
+        raise not_found("template")
+    shown = rows[: query.limit]
+    more = write_cursor(shown[-1].version) if len(rows) > query.limit else None
+    return answer(Page(items=[_view(row) for row in shown], next_cursor=more))
+
+
+@operation(
+    "POST",
+    PATH + "/preview",
+    summary="Render a template",
+    tag="templates",
+    needs="jobs:read",
+    query=VersionQuery,
+    body=Body(
+        kind=PreviewBody,
+        examples={
+            "given": {"data": {"first_name": "Нуржан"}},
+            "recorded": {"job_id": samples.JOB_ID},
+        },
+    ),
+    answers={
+        200: Answer(
+            PreviewView,
+            "The rendering, and what the data lack.",
+            {
+                "subject": "Добро пожаловать, Нуржан!",
+                "text": None,
+                "html": None,
+                "missing": ["login_url"],
+                "error": {"code": "template.variable", "message": "login_url is not in the data"},
+            },
+        )
+    },
+    problems=(400, 404, 409, 413, 415, 422),
+    path_examples=_PATH,
+)
+async def preview_template(
+    request: ApiRequest, code: FromPath[str], channel: FromPath[str], locale: FromPath[str]
+) -> ASGIResponse:
+    """Render the stored parts, or parts to try, with given or recorded data."""
+    query = read_query(request, VersionQuery)
+    key = _key(request, code, channel, locale, query.tenant_id)
+    body = await read_struct(request, PreviewBody)
+    runtime = runtime_of(request)
+    async with runtime.database.transaction(request.auth.sees, read_only=True) as connection:
+        row = await catalog.get_template(connection, key, version=query.version)
+        recorded = None
+        if body.job_id is not None:
+            found = await locate_job(connection, request, body.job_id, query.tenant_id)
+            recorded = await jobs.show(connection, found.id)
+    tried = TemplateSource(subject=body.subject, text=body.text, html=body.html)
+    if tried == TemplateSource():
+        if row is None or (query.version is None and row.deleted_at is not None):
+            raise not_found("template")
+        tried = TemplateSource(
+            subject=row.subject, text=row.body_text, html=row.body_html, version=row.version
+        )
+    context = _context(body, recorded.job if recorded is not None else None)
+    rendering = RenderRequest(
+        source=tried,
+        context_json=context,
+        locale=key.locale,
+        schema_json=row.schema.encode() if row is not None and row.schema is not None else None,
+    )
+    try:
+        preview = await (await runtime.renderer.pool()).preview(rendering)
+    except ConfigError as error:
+        raise unavailable("Templates cannot be rendered here.") from error
+    if isinstance(preview.result, RenderFailure):
+        fault = PreviewFault(code=preview.result.code, message=preview.result.message)
+        view = PreviewView(
+            subject=None, text=None, html=None, missing=preview.missing, error=fault
+        )
+    else:
+        view = PreviewView(
+            subject=preview.result.subject,
+            text=preview.result.text,
+            html=preview.result.html,
+            missing=preview.missing,
+            error=None,
+        )
+    return answer(view)
+
+
+def _context(body: PreviewBody, recorded: str | None) -> bytes:
+    """Return what the template gets to know. Raises Problem 422 for members that are no object."""
+    given = {"data": body.data, "user": body.user, "meta": body.meta}
+    faults = [
+        Fault(f"/{name}", "must be an object")
+        for name, value in given.items()
+        if value is not None and not bytes(value).lstrip().startswith(b"{")
+    ]
+    if faults:
+        raise invalid(faults)
+    texts = {name: bytes(value) if value is not None else b"{}" for name, value in given.items()}
+    job = b"{}"
+    if recorded is not None:
+        members = msgspec.json.decode(recorded, type=dict[str, msgspec.Raw])
+        job = recorded.encode()
+        for name in ("data", "meta"):
+            if given[name] is None and name in members:
+                texts[name] = bytes(members[name])
+    return join_context(texts["data"], user=texts["user"], meta=texts["meta"], job=job)
+
+
+@operation(
+    "GET",
+    "/templates",
+    summary="List templates",
+    tag="templates",
+    needs="jobs:read",
+    query=TemplatesQuery,
+    answers={
+        200: Answer(
+            Page[TemplateSummary],
+            "A page of templates.",
+            {"items": [_SUMMARY], "next_cursor": None},
+        )
+    },
+    problems=(400,),
+)
+async def list_templates(request: ApiRequest) -> ASGIResponse:
+    """List the templates in use, by code, channel and locale."""
+    query = read_query(request, TemplatesQuery)
+    after = read_text_cursor(query.cursor)
+    async with runtime_of(request).database.transaction(
+        request.auth.sees, read_only=True
+    ) as connection:
+        rows = await catalog.list_templates(
+            connection,
+            tenant=one_tenant(request.auth, query.tenant_id),
+            code=query.code,
+            channel="inbox" if query.channel == "database" else query.channel,
+            after=after,
+            limit=query.limit + 1,
+        )
+    shown = rows[: query.limit]
+    more = None
+    if len(rows) > query.limit:
+        more = write_text_cursor(shown[-1].code, shown[-1].channel, shown[-1].locale)
+    return answer(Page(items=shown, next_cursor=more))
+
+
+def _view(row: TemplateRow) -> TemplateView:
+    return TemplateView(
+        tenant_id=row.tenant_id,
+        code=row.code,
+        channel=row.channel,
+        locale=row.locale,
+        version=row.version,
+        subject=row.subject,
+        text=row.body_text,
+        html=row.body_html,
+        schema=raw(row.schema),
+        keep_content=row.keep_content,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        deleted_at=row.deleted_at,
+    )
+
+
+ROUTES = [
+    put_template,
+    show_template,
+    delete_template,
+    list_versions,
+    preview_template,
+    list_templates,
+]

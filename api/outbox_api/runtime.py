@@ -1,0 +1,73 @@
+"""What all handlers share: one per app, made at composition, opened with the server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import cast
+
+from outbox.config import Config
+from outbox.render import RenderPool
+from outbox.store.pool import Database
+from outbox_api.auth import KeyRing
+from outbox_api.doorbell import Doorbell
+from outbox_api.gauges import Gauges
+from outbox_api.intake import Intake
+from outbox_api.metrics import HttpMetrics
+from outbox_api.requests import ApiRequest
+from outbox_api.waiting import Waiting
+
+
+class Runtime:
+    """The services behind the handlers."""
+
+    def __init__(self, config: Config, database_url: str) -> None:
+        self.config = config
+        self.database = Database(database_url, size_max=config.pool_size)
+        self.keys = KeyRing(self.database, config.admin_key)
+        self.bell = Doorbell(database_url)
+        self.intake = Intake(self.database, self.bell.ring)
+        self.waiting = Waiting(self.database)
+        self.gauges = Gauges(self.database)
+        self.metrics = HttpMetrics()
+        self.renderer = Renderer()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Open what needs an event loop, and close it in order: what was accepted is stored."""
+        async with self.database, self.bell:
+            try:
+                yield
+            finally:
+                await self.intake.close()
+                await self.waiting.close()
+                await self.gauges.close()
+                await self.renderer.close()
+
+
+class Renderer:
+    """The render processes, started when the first template is checked or previewed."""
+
+    def __init__(self) -> None:
+        self._pool: RenderPool | None = None
+        self._starting = asyncio.Lock()
+
+    async def pool(self) -> RenderPool:
+        """Return the pool. Raises ConfigError if it can't be started."""
+        async with self._starting:
+            if self._pool is None:
+                pool = RenderPool(workers=1)
+                await pool.__aenter__()
+                self._pool = pool
+            return self._pool
+
+    async def close(self) -> None:
+        """End the processes, if there are any."""
+        if self._pool is not None:
+            await self._pool.__aexit__(None, None, None)
+
+
+def runtime_of(request: ApiRequest) -> Runtime:
+    """Return the app's runtime."""
+    return cast(Runtime, request.app.state.runtime)

@@ -1,0 +1,252 @@
+"""The API's way to Postgres: a pool, and transactions that see one tenant.
+
+Every transaction takes the role `outbox_api` and a tenant ('*': all of them) before anything
+else, so row-level security stands behind every query, whatever the query forgets.
+
+A database that is away is told at once: a connection is waited for `acquire_s_max` at most, after
+a failure the next callers don't wait at all for a moment, and a server that has stopped answering
+gets its socket shut after `hang_s_max`. Raises StoreUnavailable for all of that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TypeAlias, TypeVar
+
+import psycopg
+import psycopg.errors as pg
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow, class_row
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from outbox.errors import StoreUnavailable
+from outbox_sql import query
+
+Connection: TypeAlias = AsyncConnection[TupleRow]
+T = TypeVar("T")
+
+EVERY_TENANT = "*"
+DOWN_PAUSE_S = 0.2
+"""After a failed attempt to connect, callers are refused at once for this long."""
+RECONNECT_S = 0.25
+"""How long psycopg's pool goes on trying by itself; after that the next caller tries."""
+
+_BEGIN = sql.SQL(
+    "begin{mode}; select set_config('role', 'outbox_api', true),"
+    " set_config('outbox.tenant', {tenant}, true), set_config('timezone', 'UTC', true),"
+    " set_config('lock_timeout', {lock_ms}, true),"
+    " set_config('statement_timeout', {statement_ms}, true)"
+)
+
+_TRY_LATER: tuple[type[psycopg.Error], ...] = (
+    psycopg.OperationalError,  # cut connections, shutdowns, too many connections, lock timeouts,
+    pg.InvalidSchemaName,  # serialization failures, statement timeouts
+    pg.UndefinedTable,
+    pg.UndefinedFunction,
+    pg.ReadOnlySqlTransaction,
+    pg.InFailedSqlTransaction,
+    psycopg.InterfaceError,
+)
+
+
+class Database:
+    """A pool of connections. Enter it in the event loop that uses it; a dead server is no error.
+
+    `size_max` connections at most, one of them kept open. Times are in seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        size_max: int = 8,
+        acquire_s_max: float = 0.8,
+        statement_s_max: float = 5.0,
+        lock_s_max: float = 2.0,
+    ) -> None:
+        self._url = url
+        self._size_max = size_max
+        self._acquire_s_max = acquire_s_max
+        self._statement_s_max = statement_s_max
+        self._lock_s_max = lock_s_max
+        self._hang_s_max = statement_s_max + 1.0
+        self._down_until = 0.0
+        self._pool: AsyncConnectionPool[Connection] | None = None
+
+    @property
+    def size_max(self) -> int:
+        """How many connections there may be."""
+        return self._size_max
+
+    @property
+    def url(self) -> str:
+        """The URL; it holds a password."""
+        return self._url
+
+    async def __aenter__(self) -> Database:
+        self._pool = AsyncConnectionPool(
+            self._url,
+            kwargs={
+                "autocommit": True,
+                "connect_timeout": 2,
+                "application_name": "outbox-api",
+                "tcp_user_timeout": int(self._hang_s_max * 1000),
+            },
+            min_size=1,
+            max_size=self._size_max,
+            open=False,
+            timeout=self._acquire_s_max,
+            max_waiting=10_000,
+            reconnect_timeout=RECONNECT_S,
+        )
+        await self._pool.open(wait=False)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._pool is not None:
+            await self._pool.close(timeout=2.0)
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection in autocommit mode, under the login's own rights.
+
+        It may turn out to be dead: psycopg's errors come through as they are.
+        """
+        connection = await self._acquire()
+        try:
+            with self._watched(connection):
+                yield connection
+        finally:
+            await self._release(connection)
+
+    @contextlib.asynccontextmanager
+    async def transaction(
+        self, tenant: str, *, read_only: bool = False
+    ) -> AsyncIterator[Connection]:
+        """Run a transaction that sees `tenant` alone, or all of them for '*'.
+
+        A connection that turns out to be dead before anything was done is replaced in silence.
+        """
+        connection = await self._begin(tenant, read_only=read_only)
+        try:
+            with self._watched(connection), told_apart():
+                try:
+                    yield connection
+                except BaseException:
+                    if not connection.closed:
+                        with contextlib.suppress(psycopg.Error):
+                            await connection.execute("rollback", prepare=False)
+                    raise
+                await connection.execute("commit", prepare=False)
+        finally:
+            await self._release(connection)
+
+    async def _begin(self, tenant: str, *, read_only: bool) -> Connection:
+        statement = _BEGIN.format(
+            mode=sql.SQL(" read only" if read_only else ""),
+            tenant=sql.Literal(tenant),
+            lock_ms=sql.Literal(str(int(self._lock_s_max * 1000))),
+            statement_ms=sql.Literal(str(int(self._statement_s_max * 1000))),
+        )
+        for last in [False] * self._size_max + [True]:
+            connection = await self._acquire()
+            try:
+                with self._watched(connection):
+                    await connection.execute(statement, prepare=False)
+                return connection
+            except pg.InvalidParameterValue as error:
+                await self._release(connection)
+                raise StoreUnavailable("the database is not migrated") from error
+            except psycopg.Error as error:
+                broken = connection.closed
+                await self._release(connection)
+                if last or not broken:
+                    raise StoreUnavailable("Postgres cannot start a transaction") from error
+            except BaseException:
+                await self._release(connection)
+                raise
+        raise AssertionError("unreachable")
+
+    async def _acquire(self) -> Connection:
+        if self._pool is None:
+            raise StoreUnavailable("the pool is not open")
+        if time.monotonic() < self._down_until:
+            raise StoreUnavailable("Postgres cannot be reached")
+        try:
+            connection = await self._pool.getconn()
+        except (PoolTimeout, TooManyRequests, PoolClosed) as error:
+            if self._pool.get_stats()["pool_size"] == 0:
+                self._down_until = time.monotonic() + DOWN_PAUSE_S
+                raise StoreUnavailable("Postgres cannot be reached") from error
+            raise StoreUnavailable("no connection to Postgres became free in time") from error
+        self._down_until = 0.0
+        return connection
+
+    async def _release(self, connection: Connection) -> None:
+        if self._pool is not None:
+            await asyncio.shield(self._pool.putconn(connection))
+
+    @contextlib.contextmanager
+    def _watched(self, connection: Connection) -> Iterator[None]:
+        """Shut the connection's socket if this takes too long: a hung server sends no error."""
+        timer = asyncio.get_running_loop().call_later(self._hang_s_max, _cut, connection)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+@contextlib.contextmanager
+def told_apart() -> Iterator[None]:
+    """Turn what passes by itself (an outage, a lock, a restart) into StoreUnavailable."""
+    try:
+        yield
+    except (pg.ProgramLimitExceeded, pg.StatementTooComplex):
+        raise  # what was asked for can never be done
+    except _TRY_LATER as error:
+        raise StoreUnavailable(f"Postgres cannot do it now ({error.sqlstate})") from error
+
+
+async def fetch(
+    connection: Connection,
+    row: type[T],
+    name: str,
+    parameters: Mapping[str, object],
+    *,
+    prepare: bool | None = None,
+) -> list[T]:
+    """Run `queries/<name>.sql`; its columns are the fields of `row`, by name.
+
+    `prepare=False` where the plan must know the parameters: filters that may be null.
+    """
+    cursor = connection.cursor(row_factory=class_row(row))
+    await cursor.execute(query(name), parameters, prepare=prepare)
+    return await cursor.fetchall()
+
+
+async def fetch_one(
+    connection: Connection, row: type[T], name: str, parameters: Mapping[str, object]
+) -> T | None:
+    """Return the first row of `fetch`, or None."""
+    cursor = connection.cursor(row_factory=class_row(row))
+    await cursor.execute(query(name), parameters)
+    return await cursor.fetchone()
+
+
+async def execute(connection: Connection, name: str, parameters: Mapping[str, object]) -> int:
+    """Run `queries/<name>.sql`; return how many rows it touched."""
+    cursor = await connection.execute(query(name), parameters)
+    return cursor.rowcount
+
+
+def _cut(connection: Connection) -> None:
+    with contextlib.suppress(OSError, psycopg.Error):
+        with socket.socket(fileno=connection.fileno()) as borrowed:
+            try:
+                borrowed.shutdown(socket.SHUT_RDWR)
+            finally:
+                borrowed.detach()

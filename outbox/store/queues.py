@@ -1,0 +1,86 @@
+"""Queues: their figures, pause and resume, and how the whole store is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from outbox.store.pool import Connection, fetch, fetch_one
+from outbox_sql import query
+
+
+class QueueRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A queue's figures; see queue_stats.sql. `durations` is a histogram (outbox.telemetry)."""
+
+    queue: str
+    waiting: int
+    active: int
+    delayed: int
+    oldest_waiting_s: float | None
+    completed: int
+    failed: int
+    expired: int
+    attempts: int
+    duration_ms_sum: int
+    durations: list[int]
+    total_completed: int
+    total_failed: int
+    total_expired: int
+    total_cancelled: int
+    total_rescued: int
+    total_late: int
+    paused: bool
+    held: int
+    dispatchers: int
+
+
+class StoreGauges(msgspec.Struct, frozen=True, kw_only=True):
+    """How the store is beside its queues. `held` and `dead_letters` are JSON lists."""
+
+    dispatchers: int
+    held: str
+    dead_letters: str
+    snapshot_age_s: float
+
+
+async def stats(
+    connection: Connection, *, tenant: str | None, queue: str | None = None
+) -> list[QueueRow]:
+    """Return the figures of all queues that are known, or of one."""
+    parameters = {"tenant": tenant, "queue": queue}
+    return await fetch(connection, QueueRow, "queue_stats", parameters, prepare=False)
+
+
+async def gauges(connection: Connection) -> StoreGauges:
+    """Return how the whole store is."""
+    row = await fetch_one(connection, StoreGauges, "store_gauges", {})
+    assert row is not None
+    return row
+
+
+async def set_paused(
+    connection: Connection, queue: str, *, tenant: str | None, paused: bool, actor: str
+) -> int:
+    """Pause or resume; return the version that dispatchers must have seen for it to hold."""
+    parameters = {"queue": queue, "tenant": tenant, "paused": paused, "actor": actor}
+    return await _number(connection, "queue_pause", parameters)
+
+
+async def unseen_by(connection: Connection, version: int) -> int:
+    """Return how many live dispatchers have not seen that version yet."""
+    return await _number(connection, "queue_unseen", {"version": version})
+
+
+async def is_ready(connection: Connection) -> bool:
+    """Tell whether the schema is there, with a partition for tomorrow."""
+    cursor = await connection.execute(query("store_ready"))
+    row = await cursor.fetchone()
+    return row is not None and bool(row[0])
+
+
+async def _number(connection: Connection, name: str, parameters: Mapping[str, object]) -> int:
+    cursor = await connection.execute(query(name), parameters)
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
