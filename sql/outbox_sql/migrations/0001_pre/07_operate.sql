@@ -142,7 +142,16 @@ create function outbox.unseen_by(wanted bigint) returns int
           where not d.fenced and d.rescued_at is null and d.seen_version < wanted
             and d.heartbeat_at > clock_timestamp() - make_interval(secs => d.lease_s) $$;
 
--- Erase a person: personal data goes, user_id becomes a pseudonym everywhere, hashes stay.
+-- Of meta only what the contract names: further keys are the producer's own, and may be anything.
+create function outbox.plain_meta(job jsonb) returns jsonb
+    language sql immutable parallel safe
+    return case when jsonb_typeof(job -> 'meta') = 'object' then jsonb_build_object('meta',
+        (select coalesce(jsonb_object_agg(m.key, m.value), '{}') from jsonb_each(job -> 'meta') as m
+         where m.key in ('event_type', 'event_id', 'campaign_id', 'priority'))) else '{}' end;
+
+-- Erase a person: personal data goes, user_id becomes a pseudonym everywhere, hashes stay. It looks
+-- through all jobs that are kept for those that had the address alone: no index knows it, and
+-- nobody is erased often. A second call finds what attempts that were running have written since.
 create function outbox.erase_recipient(for_tenant text, for_user text, actor text)
     returns table (pseudonym text, jobs int, cancelled int)
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -157,14 +166,15 @@ begin
     select array_remove(array[lower(r.email), r.phone, r.telegram_chat_id], null) into known_addresses
     from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
     ids := array(
-        select j.id from outbox.job as j where j.tenant_id = for_tenant and j.user_id = for_user
+        select j.id from outbox.job as j where j.tenant_id = for_tenant and j.user_id in (for_user, alias)
         union
         select d.id from outbox.delivery as d
         where d.tenant_id = for_tenant
           and d.recipient_hash = any(array(select outbox.address_hash(a) from unnest(known_addresses) as a))
         union
-        select e.id from outbox.entry as e join outbox.job as j on j.id = e.id
-        where j.tenant_id = for_tenant and lower(j.job ->> 'to') = any(known_addresses));
+        select j.id from outbox.job as j
+        where cardinality(known_addresses) > 0
+          and j.tenant_id = for_tenant and lower(j.job ->> 'to') = any(known_addresses));
     select count(*) filter (where c.result = 'cancelled') into stopped
     from outbox.cancel_jobs(ids, actor, 'recipient erased') as c;
     update outbox.job as j
@@ -172,6 +182,7 @@ begin
         job = (j.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'user_id', 'idempotency_key'])
               || case when j.user_id is not null then jsonb_build_object('user_id', alias) else '{}' end
               || jsonb_build_object('data', '{}'::jsonb, 'erased', true)
+              || outbox.plain_meta(j.job)
     where j.id = any(ids);
     update outbox.delivery as d
     set recipient = null, subject = null, content = null, provider_message_id = null,
@@ -179,9 +190,12 @@ begin
     where d.id = any(ids);
     update outbox.dead_letter as d
     set job = (d.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'idempotency_key'])
-              || jsonb_build_object('user_id', alias, 'erased', true),
+              || jsonb_build_object('user_id', alias, 'erased', true) || outbox.plain_meta(d.job),
         error_message = 'erased'
-    where d.id = any(ids);
+    where d.job is not null
+      -- Dead letters outlive their jobs.
+      and (d.id = any(ids) or d.tenant_id = for_tenant and (d.job ->> 'user_id' = for_user
+                                                            or lower(d.job ->> 'to') = any(known_addresses)));
     update outbox.dead_letter as d set raw_value = 'erased'
     where d.tenant_id = for_tenant and d.raw_value is not null
       and (position(for_user in d.raw_value) > 0
@@ -189,9 +203,13 @@ begin
     update outbox.receipt as r set detail = null where r.id = any(ids);
     delete from outbox.inbox_message as m where m.tenant_id = for_tenant and m.user_id = for_user;
     delete from outbox.sink_message as m where m.tenant_id = for_tenant
-        and (m.recipient = any(known_addresses) or m.recipient = for_user
+        and (lower(m.recipient) = any(known_addresses) or m.recipient = for_user
              or m.job_id in (select j.job_id from outbox.job as j where j.id = any(ids)));
     delete from outbox.suppression as s where s.tenant_id = for_tenant and lower(s.address) = any(known_addresses);
+    -- What a provider said of an address may have become the reason of a hold.
+    update outbox.lane as l set hold_reason = 'erased'
+    where l.tenant_id = for_tenant
+      and exists (select from unnest(known_addresses) as a where position(a in lower(l.hold_reason)) > 0);
     update outbox.event as e set user_id = alias, data = '{}' where e.tenant_id = for_tenant and e.user_id = for_user;
     delete from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
     insert into outbox.operator_action (actor, action, tenant_id, detail)

@@ -26,6 +26,21 @@ alter table outbox.entry force row level security;
 create policy everything on outbox.entry to outbox_owner, outbox_dispatcher using (true) with check (true);
 create policy own_tenant on outbox.entry to outbox_api
     using (exists (select from outbox.lane as l where l.lane_id = entry.lane_id));
+-- Nor do counts; those of outcomes that came too late have no lane either.
+do $$
+declare
+    name text;
+begin
+    foreach name in array array['stat_second', 'stat_minute', 'stat_total'] loop
+        execute format('alter table outbox.%I enable row level security', name);
+        execute format('alter table outbox.%I force row level security', name);
+        execute format('create policy everything on outbox.%I to outbox_owner, outbox_dispatcher using (true) with check (true)', name);
+        execute format('create policy own_tenant on outbox.%I to outbox_api
+                        using (outbox.sees(''*'') or exists (select from outbox.lane as l where l.lane_id = %I.lane_id))',
+                       name, name);
+    end loop;
+end
+$$;
 -- Before a key is known there is no tenant: the API looks keys up by hash through a function.
 create function outbox.authenticate(hash bytea)
     returns table (key_id uuid, name text, tenant_id text, scopes text[], expires_at timestamptz)
@@ -39,6 +54,8 @@ create function outbox.authenticate(hash bytea)
 $$;
 
 revoke all on all functions in schema outbox from public;
+-- What later migrations add as well.
+alter default privileges for role outbox_owner revoke execute on functions from public;
 grant usage on schema outbox to outbox_producer, outbox_api, outbox_dispatcher, outbox_auditor;
 
 grant execute on function outbox.enqueue, outbox.enqueue_many, outbox.enqueue_many_v1, outbox.uuid7,
@@ -52,6 +69,18 @@ grant execute on function outbox.address_hash, outbox.id_of, outbox.from_priorit
 grant execute on all functions in schema outbox to outbox_dispatcher;
 grant select, insert, update, delete on all tables in schema outbox to outbox_dispatcher;
 revoke update, delete on outbox.operator_action, outbox.delivery, outbox.job from outbox_dispatcher;
+-- Nor by way of a partition, which has no row-level security of its own.
+do $$
+declare
+    child regclass;
+begin
+    for child in select i.inhrelid::regclass from pg_inherits as i
+                 where i.inhparent in ('outbox.job'::regclass, 'outbox.delivery'::regclass, 'outbox.job_key'::regclass)
+    loop
+        execute format('revoke all on %s from outbox_dispatcher', child);
+    end loop;
+end
+$$;
 revoke all on outbox.api_key from outbox_dispatcher;
 revoke insert, update, delete on outbox.setting from outbox_dispatcher;
 grant usage on all sequences in schema outbox to outbox_dispatcher, outbox_api;
