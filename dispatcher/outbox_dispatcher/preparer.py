@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
 from outbox.message import LaneId, Message
-from outbox.outcome import Misconfigured, Outcome, Rejected, Retryable
+from outbox.outcome import Misconfigured, Outcome, Rejected, Retryable, Snoozed
+from outbox.quiet import passes, quiet_until
 from outbox.render import RenderFailure, RenderPool, RenderRequest, inline_source, join_context
 from outbox.store.dispatch import Found, Wanted, find_recipients
 from outbox.store.engine import Claimed, Connection
@@ -33,9 +35,11 @@ class Preparer:
         default_locale: str,
         timeout_s: float,
         held: Callable[[Claimed, Facts], LaneId | None],
+        now: Callable[[], datetime],
     ) -> None:
         self._render = render
         self._held = held
+        self._now = now
         self._shelf = TemplateShelf()
         self._default_locale = default_locale
         self._timeout_s = timeout_s
@@ -60,7 +64,7 @@ class Preparer:
         for item, fact, person in zip(items, facts, found, strict=True):
             if item.divert_to is not None:
                 continue
-            item.decided = _refusal(item.claimed, person)
+            item.decided = _refusal(item.claimed, person) or self._snooze(item, fact, person)
             if item.decided is not None:
                 continue
             if fact.template_code is None and fact.content is None:
@@ -84,6 +88,19 @@ class Preparer:
         facts = read_facts(item.claimed.job_json)
         item.timeout_s = facts.timeout_s or self._timeout_s
         return facts
+
+    def _snooze(self, item: Item, facts: Facts, person: Found) -> Outcome | None:
+        claimed = item.claimed
+        if person.quiet_from is None or person.quiet_to is None:
+            return None
+        if passes(
+            channel=claimed.channel or "", category=facts.category, priority=claimed.priority
+        ):
+            return None
+        until = quiet_until(person.quiet_from, person.quiet_to, person.timezone, self._now())
+        return (
+            None if until is None else Snoozed(until=until, reason="the recipient's quiet hours")
+        )
 
     async def _choose(
         self, connection: Connection, claimed: Claimed, facts: Facts, person: Found

@@ -118,6 +118,7 @@ class Dispatcher:
                 default_locale=self._settings.default_locale,
                 timeout_s=self._settings.timeout_s,
                 held=self._held_template,
+                now=self.life.db_now,
             )
             watching = asyncio.create_task(self.executor.watch_timeouts())
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import time
 
 import msgspec
 
@@ -23,7 +24,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What the directory says. `template_version`: the one that an earlier attempt used."""
+    """What the directory says. `template_version`: the one that an earlier attempt used.
+
+    `quiet_from`, `quiet_to`: on the recipient's own clock.
+    """
 
     n: int
     known: bool
@@ -35,6 +39,8 @@ class Found(msgspec.Struct, frozen=True):
     opted_out: bool
     suppressed: str | None
     template_version: int | None
+    quiet_from: time | None
+    quiet_to: time | None
 
 
 class TemplateRow(msgspec.Struct, frozen=True):

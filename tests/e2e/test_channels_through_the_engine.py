@@ -332,3 +332,28 @@ async def test_a_mail_that_expires_before_its_time_is_never_sent(desk: Desk) -> 
         await desk.until_status(kept, "sent")
     assert desk.status(gone) == "expired"
     assert len(server.mails) == 1
+
+
+async def test_quiet_hours_defer_a_mail_and_let_an_urgent_one_through(desk: Desk) -> None:
+    template(desk)
+    hour = desk.value("select extract(hour from now() at time zone 'Asia/Almaty')::int")
+    quiet = {"from": f"{hour:02}:00", "to": f"{(hour + 2) % 24:02}:00"}
+    person(
+        desk,
+        "u1",
+        email="a@example.com",
+        timezone="Asia/Almaty",
+        quiet_hours=json.dumps(quiet),
+    )
+    async with delivering(desk, EMAIL_PROVIDER="sink"):
+        later = notify(desk)
+        urgent = notify(desk, meta={"priority": "urgent"})
+        await desk.until_status(urgent, "sent")
+        await desk.until_status(later, "scheduled")
+    assert desk.rows("select status, error_class from outbox.delivery where not terminal") == [
+        ("RETRYING", "snoozed")
+    ]
+    due_hour = desk.value(
+        "select extract(hour from available_at at time zone 'Asia/Almaty')::int from outbox.entry"
+    )
+    assert due_hour == (hour + 2) % 24

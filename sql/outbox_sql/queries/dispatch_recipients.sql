@@ -6,7 +6,7 @@ select a.n, r.user_id is not null as known, coalesce(a.address, d.address) as ad
                           'timezone', r.timezone, 'attributes', coalesce(r.attributes, '{}'))::text as user_json,
        coalesce(a.category = any(r.opt_outs), false) as opted_out,
        s.code as suppressed,
-       v.template_version
+       v.template_version, (r.quiet_hours ->> 'from')::time as quiet_from, (r.quiet_hours ->> 'to')::time as quiet_to
 from unnest(%(ns)s::int[], %(ids)s::bigint[], %(tenants)s::text[], %(users)s::text[], %(channels)s::text[],
             %(addresses)s::text[], %(categories)s::text[], %(again)s::boolean[])
      as a(n, id, tenant_id, user_id, channel, address, category, again)
