@@ -48,7 +48,7 @@ bench: $(STAMP)
 	@set -e; for what in $(BENCH); do $(BIN)/outbox bench $$what --json; done
 
 schema: $(STAMP)
-	@$(BIN)/python -m outbox_sql.dump_schema
+	@$(BIN)/python -m tests.schema_dump
 
 # The versions that `make setup` installs. No registry is named in it.
 constraints: $(STAMP)

@@ -96,7 +96,7 @@ from (
        or not exists (select from outbox.delivery as d where d.id = j.id and d.lease_no = 0)
     union all
     -- send_after came, unless somebody promoted the job or it ended before.
-    select j.job_id, 'pending', j.send_after, 0, null, j.tenant_id, 1::smallint, 1, j.id
+    select j.job_id, 'pending' as status, j.send_after, 0, null as error, j.tenant_id, 1::smallint as series, 1, j.id
     from outbox.job as j
     where j.send_after > outbox.id_time(j.id) and j.send_after <= clock_timestamp()
       and not exists (select from outbox.delivery as d
@@ -105,16 +105,16 @@ from (
                       where a.id = j.id and a.action = 'promote' and a.at < j.send_after)
     union all
     -- Retried, replayed, promoted.
-    select j.job_id, 'pending', a.at,
+    select j.job_id, 'pending' as status, a.at,
            case when a.action = 'promote' then coalesce(
                (select d.attempt from outbox.delivery as d
                 where d.id = j.id and not d.late and d.finished_at < a.at order by d.lease_no desc limit 1), 0) else 0 end,
-           null, j.tenant_id, (a.detail ->> 'series')::smallint, 2, j.id
+           null as error, j.tenant_id, (a.detail ->> 'series')::smallint as series, 2, j.id
     from outbox.operator_action as a join outbox.job as j on j.id = a.id
     where a.action in ('retry', 'replay', 'promote')
     union all
     -- An attempt that is over: its start …
-    select j.job_id, 'processing', d.started_at, d.attempt, null, j.tenant_id, d.series, 3, j.id
+    select j.job_id, 'processing' as status, d.started_at, d.attempt, null as error, j.tenant_id, d.series, 3, j.id
     from outbox.delivery as d join outbox.job as j on j.id = d.id
     where d.started_at is not null and not d.late
     union all
@@ -129,7 +129,7 @@ from (
     where not d.late
     union all
     -- … and the moment when it was due again, unless something came before that.
-    select j.job_id, 'pending', d.next_attempt_at, d.attempt, null, j.tenant_id, d.series, 5, j.id
+    select j.job_id, 'pending' as status, d.next_attempt_at, d.attempt, null as error, j.tenant_id, d.series, 5, j.id
     from outbox.delivery as d join outbox.job as j on j.id = d.id
     where not d.late and not d.terminal and d.next_attempt_at > d.finished_at and d.next_attempt_at <= clock_timestamp()
       and d.error_class is distinct from 'held' and d.error_code is distinct from 'lease.lost'
@@ -141,7 +141,7 @@ from (
                         and a.at >= d.finished_at and a.at < d.next_attempt_at)
     union all
     -- The attempt that is running.
-    select j.job_id, 'processing', e.claimed_at, e.attempt, null, j.tenant_id, e.series, 6, j.id
+    select j.job_id, 'processing' as status, e.claimed_at, e.attempt, null as error, j.tenant_id, e.series, 6, j.id
     from outbox.entry as e join outbox.job as j on j.id = e.id
     where e.claimed_by is not null
 ) as h;

@@ -1,0 +1,3006 @@
+-- Today's whole schema. Written by `make schema` from the migrations; a test compares. The daily
+-- partitions of job and delivery are left out, and so is Alembic's own table.
+set check_function_bodies = false;
+
+CREATE SCHEMA outbox;
+
+CREATE TYPE outbox.compared AS (
+	ord integer,
+	id bigint,
+	tenant_id text,
+	job_id uuid,
+	member boolean,
+	status text,
+	result text,
+	job_ids uuid[]
+);
+
+CREATE TYPE outbox.fault AS (
+	pointer text,
+	message text
+);
+
+CREATE TYPE outbox.enqueued AS (
+	ord integer,
+	job_id uuid,
+	status text,
+	result text,
+	job_ids uuid[],
+	faults outbox.fault[]
+);
+
+CREATE TYPE outbox.parsed AS (
+	ord integer,
+	id bigint,
+	job_id uuid,
+	tenant_id text,
+	queue text,
+	channel text,
+	template_code text,
+	locale text,
+	user_id text,
+	event_id text,
+	campaign_id text,
+	category text,
+	priority smallint,
+	max_attempts smallint,
+	created_at timestamp with time zone,
+	send_after timestamp with time zone,
+	expires_at timestamp with time zone,
+	list_job_id uuid,
+	list_job_ids uuid[],
+	content_sha256 bytea,
+	job jsonb,
+	faults outbox.fault[]
+);
+
+CREATE FUNCTION outbox.accepted_status(send_after timestamp with time zone, expires_at timestamp with time zone, at timestamp with time zone) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (expires_at <= at) THEN 'expired'::text WHEN (send_after > at) THEN 'scheduled'::text ELSE 'pending'::text END;
+
+CREATE FUNCTION outbox.add_faults(parsed outbox.parsed[], unhandled text[], unknown_templates text[]) RETURNS outbox.parsed[]
+    LANGUAGE plpgsql STABLE
+    AS $$
+#variable_conflict use_column
+declare
+    marked outbox.parsed[] := '{}';
+    p outbox.parsed;
+begin
+    foreach p in array parsed loop
+        if p.faults is null then
+            p.faults := nullif(array_remove(array[
+                case when p.channel is not null and 'channel ' || p.channel = any(unhandled)
+                    then ('/channel', 'has no handler installed')::outbox.fault
+                when p.channel is null and 'queue ' || p.queue = any(unhandled)
+                    then ('/queue', 'has no handler installed')::outbox.fault end,
+                case when p.tenant_id || ' ' || p.template_code = any(unknown_templates)
+                    then ('/template_code', 'is no template of this tenant, in any channel or locale')::outbox.fault end
+            ], null), '{}');
+        end if;
+        marked := marked || p;
+    end loop;
+    return marked;
+end
+$$;
+
+CREATE TABLE outbox.setting (
+    only_row boolean DEFAULT true NOT NULL,
+    job_bytes_max integer DEFAULT 262144 NOT NULL,
+    batch_jobs_max integer DEFAULT 10000 NOT NULL,
+    retention_s integer DEFAULT 7776000 NOT NULL,
+    timeout_s_max integer DEFAULT 50 NOT NULL,
+    template_check boolean DEFAULT true NOT NULL,
+    default_locale text DEFAULT 'en'::text NOT NULL,
+    address_key bytea DEFAULT sha256((uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))) NOT NULL,
+    CONSTRAINT setting_only_row_check CHECK (only_row)
+);
+
+CREATE FUNCTION outbox.address_hash(address text) RETURNS bigint
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT ((('x'::text || encode(substr(sha256((s.address_key || convert_to(lower(address_hash.address), 'UTF8'::name))), 1, 8), 'hex'::text)))::bit(64))::bigint AS int8 FROM outbox.setting s);
+
+COMMENT ON FUNCTION outbox.address_hash(address text) IS 'The keyed hash under which delivery finds what was sent to an address.';
+
+CREATE FUNCTION outbox.authenticate(hash bytea) RETURNS TABLE(key_id uuid, name text, tenant_id text, scopes text[], expires_at timestamp with time zone)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with used as (
+        update outbox.api_key as k set last_used_at = clock_timestamp()
+        where k.key_sha256 = hash and (k.last_used_at is null or k.last_used_at < clock_timestamp() - interval '1 minute')
+    )
+    select k.key_id, k.name, k.tenant_id, k.scopes, k.expires_at from outbox.api_key as k
+    where k.key_sha256 = hash and k.revoked_at is null and (k.expires_at is null or k.expires_at > clock_timestamp())
+$$;
+
+CREATE FUNCTION outbox.caller() RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN COALESCE(NULLIF(current_setting('role'::text, true), 'none'::text), (SESSION_USER)::text);
+
+CREATE FUNCTION outbox.cancel_jobs(ids bigint[], actor text, reason text DEFAULT NULL::text) RETURNS TABLE(id bigint, result text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    at timestamptz := clock_timestamp();
+begin
+    return query
+    with wanted as materialized (
+        select e.id, e.claimed_by from outbox.entry as e where e.id = any(ids) order by e.id for update
+    ), gone as (
+        delete from outbox.entry as e using wanted as w
+        where e.id = w.id and w.claimed_by is null
+        returning e.id, e.lane_id, e.lease_no, e.series, e.attempt
+    ), marked as (
+        update outbox.entry as e set cancel = true from wanted as w
+        where e.id = w.id and w.claimed_by is not null
+        returning e.id
+    ), told as (
+        insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id,
+            error_class, error_code, error_message)
+        select g.id, at, g.lease_no + 1, g.series, g.attempt, true, 'CANCELLED', j.tenant_id,
+            'cancelled', 'job.cancelled', reason
+        from gone as g cross join lateral (select j.tenant_id from outbox.job as j where j.id = g.id offset 0) as j
+    ), counted as (
+        insert into outbox.stat_second (at, lane_id, cancelled)
+        select date_trunc('second', at), g.lane_id, count(*) from gone as g group by g.lane_id
+    ), logged as (
+        insert into outbox.operator_action (actor, action, tenant_id, id, detail)
+        select actor, 'cancel', j.tenant_id, w.id, jsonb_strip_nulls(jsonb_build_object('reason', reason))
+        from wanted as w cross join lateral (select j.tenant_id from outbox.job as j where j.id = w.id offset 0) as j
+    )
+    select i.id, case when g.id is not null then 'cancelled' when m.id is not null then 'processing' else 'ended' end
+    from unnest(ids) as i(id) left join gone as g on g.id = i.id left join marked as m on m.id = i.id;
+end
+$$;
+
+CREATE FUNCTION outbox.check_batch(jobs jsonb[], tenant text, on_conflict text, on_fault text, jobs_max integer) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    said text;
+begin
+    said := case
+        when jobs is null or array_ndims(jobs) > 1 then 'jobs must be a list of jsonb objects'
+        when on_conflict is null or on_fault is null
+             or on_conflict not in ('raise', 'skip') or on_fault not in ('raise', 'skip')
+            then 'on_conflict and on_fault must be raise or skip'
+        when char_length(tenant) not between 1 and 128 or tenant = '*'
+            then 'a tenant must have 1 to 128 characters, and not be "*"'
+        when cardinality(jobs) > jobs_max
+            then format('a batch has at most %s jobs, this one has %s', jobs_max, cardinality(jobs))
+        -- The text is longer than the binary form, so most batches need not be written out.
+        when pg_column_size(jobs) > 8388608
+             and (select sum(octet_length(j::text)) from unnest(jobs) as j) > 33554432
+            then 'a batch has at most 32 MiB'
+    end;
+    if said is not null then
+        raise exception using errcode = 'OBX01', message = said, detail = '[]', hint = 'Nothing was stored.';
+    end if;
+end
+$$;
+
+CREATE FUNCTION outbox.compare_keys(parsed outbox.parsed[], at timestamp with time zone) RETURNS outbox.compared[]
+    LANGUAGE plpgsql
+    AS $$
+declare
+    compared outbox.compared[];
+begin
+    compared := array(
+        select (r.ord, r.id, r.tenant_id, r.job_id, r.list_job_id is not null,
+                case when k.id = r.id then outbox.accepted_status(r.send_after, r.expires_at, at)
+                     when k.content_sha256 = r.content_sha256
+                         -- A list's status is its first job's; a twin in this very batch has no status yet.
+                         then coalesce(outbox.current_status(k.id), outbox.current_status(m.id),
+                                       outbox.accepted_status(r.send_after, r.expires_at, at)) end,
+                case when k.id = r.id then 'new'
+                     when k.content_sha256 = r.content_sha256 then 'duplicate'
+                     else 'conflict' end,
+                r.list_job_ids)::outbox.compared
+        from unnest(parsed) as r
+        cross join lateral (select k.id, k.content_sha256 from outbox.job_key as k
+                            where k.tenant_id = r.tenant_id and k.job_id = r.job_id offset 0) as k
+        left join lateral (select k.id from outbox.job_key as k
+                           where k.tenant_id = r.tenant_id and k.job_id = r.list_job_ids[1] offset 0) as m on true);
+    if cardinality(compared) < cardinality(parsed) then
+        -- Pruned between the two statements, or hidden by an older snapshot.
+        raise exception using errcode = '40001', message = 'a job_id changed hands during enqueue: try again';
+    end if;
+    return compared;
+end
+$$;
+
+CREATE FUNCTION outbox.ended_status(status text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN lower(status);
+
+CREATE FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN (claimed_by IS NOT NULL) THEN 'processing'::text WHEN (available_at <= clock_timestamp()) THEN 'pending'::text WHEN (waits = 1) THEN 'retrying'::text ELSE 'scheduled'::text END;
+
+CREATE TABLE outbox.delivery (
+    id bigint NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone NOT NULL,
+    next_attempt_at timestamp with time zone,
+    epoch bigint,
+    recipient_hash bigint,
+    lease_no integer NOT NULL,
+    duration_ms integer,
+    template_version integer,
+    series smallint NOT NULL,
+    attempt smallint NOT NULL,
+    late boolean DEFAULT false NOT NULL,
+    terminal boolean NOT NULL,
+    status text NOT NULL,
+    tenant_id text NOT NULL,
+    provider text,
+    provider_message_id text,
+    recipient text,
+    subject text,
+    error_class text,
+    error_code text,
+    error_message text,
+    content_sha256 bytea,
+    content bytea,
+    CONSTRAINT delivery_status_check CHECK ((status = ANY (ARRAY['SENT'::text, 'FAILED'::text, 'RETRYING'::text, 'EXPIRED'::text, 'CANCELLED'::text])))
+)
+PARTITION BY RANGE (id);
+
+ALTER TABLE ONLY outbox.delivery FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.entry (
+    id bigint NOT NULL,
+    available_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone,
+    lease_until timestamp with time zone,
+    claimed_at timestamp with time zone,
+    claimed_by bigint,
+    lane_id integer NOT NULL,
+    lease_no integer DEFAULT 0 NOT NULL,
+    priority smallint NOT NULL,
+    series smallint DEFAULT 1 NOT NULL,
+    attempt smallint DEFAULT 0 NOT NULL,
+    max_attempts smallint,
+    crashes smallint DEFAULT 0 NOT NULL,
+    waits smallint DEFAULT 0 NOT NULL,
+    cancel boolean DEFAULT false NOT NULL,
+    CONSTRAINT entry_priority_check CHECK ((priority = ANY (ARRAY[0, 1, 5, 10]))),
+    CONSTRAINT entry_waits_check CHECK ((waits = ANY (ARRAY[0, 1, 2])))
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0.2');
+
+ALTER TABLE ONLY outbox.entry FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION outbox.current_status(job bigint) RETURNS text
+    LANGUAGE sql STABLE
+    RETURN COALESCE((SELECT outbox.live_status(e.claimed_by, e.available_at, e.waits) AS live_status FROM outbox.entry e WHERE (e.id = current_status.job)), (SELECT outbox.ended_status(d.status) AS ended_status FROM outbox.delivery d WHERE ((d.id = current_status.job) AND d.terminal AND (NOT d.late)) ORDER BY d.series DESC LIMIT 1));
+
+CREATE FUNCTION outbox.pointer(key text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN ('/'::text || replace(replace(key, '~'::text, '~0'::text), '/'::text, '~1'::text));
+
+CREATE FUNCTION outbox.depth_faults(job jsonb) RETURNS outbox.fault[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ARRAY(SELECT ROW(outbox.pointer(e.key), 'must not nest deeper than 32 levels'::text)::outbox.fault AS "row" FROM jsonb_each(depth_faults.job) e(key, value) WHERE ((e.key = ANY (ARRAY['data'::text, 'meta'::text, 'payload'::text])) AND jsonb_path_exists(e.value, 'strict $.**{32}?(@.type() == "object" || @.type() == "array")'::jsonpath)));
+
+CREATE FUNCTION outbox.drop_keys(compared outbox.compared[], refused integer[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    delete from outbox.job_key as k using unnest(compared) as c
+    where c.ord = any(refused) and c.result = 'new'
+      and k.tenant_id = c.tenant_id and k.job_id = c.job_id and k.id = c.id;
+end
+$$;
+
+CREATE FUNCTION outbox.end_hold(held integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    update outbox.lane as l
+    set held_at = null, hold_code = null, hold_reason = null, probe_s = null, probe_at = null,
+        version = outbox.next_version()
+    where l.lane_id = held and l.held_at is not null;
+    perform pg_notify('outbox_bell', 'control');
+end
+$$;
+
+CREATE FUNCTION outbox.enqueue(job jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, on_conflict text DEFAULT 'raise'::text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    select e.job_id, e.status, e.result <> 'new', e.job_ids into job_id, status, duplicate, job_ids
+    from outbox.enqueue_many_v1(array[enqueue.job], enqueue.tenant, on_conflict => enqueue.on_conflict,
+                                notify => enqueue.notify) as e;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.enqueue(job jsonb, tenant text, notify boolean, on_conflict text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) IS 'Accept one NotificationJob in this transaction.';
+
+CREATE FUNCTION outbox.enqueue_many(jobs jsonb[], tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, on_conflict text DEFAULT 'raise'::text) RETURNS TABLE(job_id uuid, status text, duplicate boolean, conflict boolean, job_ids uuid[])
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    return query
+    select e.job_id, e.status, e.result = 'duplicate', e.result = 'conflict', e.job_ids
+    from outbox.enqueue_many_v1(enqueue_many.jobs, enqueue_many.tenant, on_conflict => enqueue_many.on_conflict,
+                                notify => enqueue_many.notify) as e
+    order by e.ord;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.enqueue_many(jobs jsonb[], tenant text, notify boolean, on_conflict text) IS 'Accept many NotificationJobs in this transaction: a result each, in order.';
+
+CREATE FUNCTION outbox.enqueue_many_v1(jobs jsonb[], tenant text DEFAULT 'default'::text, on_conflict text DEFAULT 'raise'::text, on_fault text DEFAULT 'raise'::text, fill_created boolean DEFAULT false, notify boolean DEFAULT false, traceparents text[] DEFAULT NULL::text[], resend_of uuid DEFAULT NULL::uuid) RETURNS SETOF outbox.enqueued
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+declare
+    limits outbox.setting;
+    at timestamptz := clock_timestamp();
+    parsed outbox.parsed[];
+    named record;
+    permitted text;
+    unhandled text[] := '{}';
+    unknown_templates text[] := '{}';
+    some_faults boolean := false;
+    some_lists boolean := false;
+    some_expired boolean := false;
+    fresh_ids bigint[];
+    lane_ids int[] := '{}';
+    compared outbox.compared[];
+    refused int[];
+    results outbox.enqueued[] := '{}';
+begin
+    select s.* into limits from outbox.setting as s;
+    perform outbox.check_batch(jobs, tenant, on_conflict, on_fault, limits.batch_jobs_max);
+    parsed := outbox.read_jobs(jobs, tenant, fill_created, at, limits);
+
+    -- Tenants, handlers and templates: what many jobs name is looked up once.
+    for named in
+        select r.tenant_id, r.channel, r.queue, r.template_code,
+               bool_or(r.faults is null) as good, bool_or(r.faults is not null) as bad,
+               bool_or(r.list_job_ids is not null) as lists, bool_or(r.expires_at <= at) as expired
+        from unnest(parsed) as r
+        group by r.tenant_id, r.channel, r.queue, r.template_code
+    loop
+        some_faults := some_faults or named.bad;
+        some_lists := some_lists or named.lists;
+        some_expired := some_expired or coalesce(named.expired, false);
+        -- A job that names a tenant not its own is at fault already: it fails no neighbour.
+        if named.good and named.tenant_id is distinct from permitted then
+            if not outbox.may_enqueue(named.tenant_id) then
+                raise exception using errcode = 'OBX03', detail = '[]',
+                    message = format('role %s may not enqueue for tenant %s',
+                                     quote_ident(outbox.caller()), quote_literal(named.tenant_id));
+            end if;
+            permitted := named.tenant_id;
+        end if;
+        continue when not named.good;
+        if not exists (select from outbox.handler as h
+                       where h.kind = case when named.channel is null then 'queue' else 'channel' end
+                         and h.name = coalesce(named.channel, named.queue)) then
+            unhandled := unhandled || coalesce('channel ' || named.channel, 'queue ' || named.queue);
+        end if;
+        if limits.template_check and named.template_code is not null
+           and not exists (select from outbox.template as t
+                           where t.tenant_id = named.tenant_id and t.code = named.template_code
+                             and t.deleted_at is null) then
+            unknown_templates := unknown_templates || (named.tenant_id || ' ' || named.template_code);
+        end if;
+    end loop;
+
+    if cardinality(unhandled) > 0 or cardinality(unknown_templates) > 0 then
+        parsed := outbox.add_faults(parsed, unhandled, unknown_templates);
+        some_faults := true;
+    end if;
+    if some_faults then
+        if on_fault = 'raise' then
+            perform outbox.raise_faults(parsed);
+        end if;
+        results := array(select (r.ord, r.job_id, null, 'invalid', null, r.faults)::outbox.enqueued
+                         from unnest(parsed) as r where r.faults is not null);
+        parsed := array(select r from unnest(parsed) as r where r.faults is null);
+    end if;
+    if some_lists then
+        parsed := outbox.expand_lists(parsed);
+    end if;
+
+    fresh_ids := outbox.store_keys(parsed);
+    if cardinality(fresh_ids) = cardinality(parsed) and not some_lists and not some_faults then
+        lane_ids := outbox.lanes_of(parsed);
+        perform outbox.store_jobs(parsed, lane_ids, some_expired, at, traceparents, resend_of);
+        return query
+        select r.ord, r.job_id, outbox.accepted_status(r.send_after, r.expires_at, at), 'new', null::uuid[],
+            null::outbox.fault[]
+        from unnest(parsed) as r;
+    else
+        compared := outbox.compare_keys(parsed, at);
+        refused := array(select distinct c.ord from unnest(compared) as c where c.result = 'conflict');
+        results := results || array(
+            select (c.ord, c.job_id, case when c.ord = any(refused) then null else c.status end,
+                    case when c.ord = any(refused) then 'conflict' else c.result end, c.job_ids, null)::outbox.enqueued
+            from unnest(compared) as c where not c.member);
+        if cardinality(refused) > 0 then
+            if on_conflict = 'raise' then
+                perform outbox.raise_conflicts(results);
+            end if;
+            perform outbox.drop_keys(compared, refused);
+        end if;
+        fresh_ids := array(select c.id from unnest(compared) as c
+                           where c.result = 'new' and c.job_ids is null and c.ord <> all(refused));
+        parsed := array(select r from unnest(parsed) as r
+                        where (r.id in (select f.id from unnest(fresh_ids) as f(id))) is true);
+        if cardinality(parsed) > 0 then
+            lane_ids := outbox.lanes_of(parsed);
+            perform outbox.store_jobs(parsed, lane_ids, some_expired, at, traceparents, resend_of);
+        end if;
+        return query select r.* from unnest(results) as r order by r.ord;
+    end if;
+    if notify and cardinality(lane_ids) > 0 then
+        perform outbox.ring(lane_ids);
+    end if;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.enqueue_many_v1(jobs jsonb[], tenant text, on_conflict text, on_fault text, fill_created boolean, notify boolean, traceparents text[], resend_of uuid) IS 'Accept jobs in the caller''s transaction: one result each. See docs/contracts.md.';
+
+CREATE FUNCTION outbox.erase_recipient(for_tenant text, for_user text, actor text) RETURNS TABLE(pseudonym text, jobs integer, cancelled integer)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    alias text := 'erased:' || encode(substr(sha256((select s.address_key from outbox.setting as s)
+                    || convert_to(for_tenant || ' ' || for_user, 'UTF8')), 1, 12), 'hex');
+    known_addresses text[];
+    ids bigint[];
+    stopped int;
+begin
+    select array_remove(array[lower(r.email), r.phone, r.telegram_chat_id], null) into known_addresses
+    from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
+    ids := array(
+        select j.id from outbox.job as j where j.tenant_id = for_tenant and j.user_id in (for_user, alias)
+        union
+        select d.id from outbox.delivery as d
+        where d.tenant_id = for_tenant
+          and d.recipient_hash = any(array(select outbox.address_hash(a) from unnest(known_addresses) as a))
+        union
+        select j.id from outbox.job as j
+        where cardinality(known_addresses) > 0
+          and j.tenant_id = for_tenant and lower(j.job ->> 'to') = any(known_addresses));
+    select count(*) filter (where c.result = 'cancelled') into stopped
+    from outbox.cancel_jobs(ids, actor, 'recipient erased') as c;
+    update outbox.job as j
+    set user_id = case when j.user_id is not null then alias end,
+        job = (j.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'user_id', 'idempotency_key'])
+              || case when j.user_id is not null then jsonb_build_object('user_id', alias) else '{}' end
+              || jsonb_build_object('data', '{}'::jsonb, 'erased', true)
+              || outbox.plain_meta(j.job)
+    where j.id = any(ids);
+    update outbox.delivery as d
+    set recipient = null, subject = null, content = null, provider_message_id = null,
+        error_message = case when d.error_message is not null then 'erased' end
+    where d.id = any(ids);
+    update outbox.dead_letter as d
+    set job = (d.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'idempotency_key'])
+              || jsonb_build_object('user_id', alias, 'erased', true) || outbox.plain_meta(d.job),
+        error_message = 'erased'
+    where d.job is not null
+      -- Dead letters outlive their jobs.
+      and (d.id = any(ids) or d.tenant_id = for_tenant and (d.job ->> 'user_id' = for_user
+                                                            or lower(d.job ->> 'to') = any(known_addresses)));
+    update outbox.dead_letter as d set raw_value = 'erased'
+    where d.tenant_id = for_tenant and d.raw_value is not null
+      and (position(for_user in d.raw_value) > 0
+           or exists (select from unnest(known_addresses) as a where position(a in lower(d.raw_value)) > 0));
+    update outbox.receipt as r set detail = null where r.id = any(ids);
+    delete from outbox.inbox_message as m where m.tenant_id = for_tenant and m.user_id = for_user;
+    delete from outbox.sink_message as m where m.tenant_id = for_tenant
+        and (lower(m.recipient) = any(known_addresses) or m.recipient = for_user
+             or m.job_id in (select j.job_id from outbox.job as j where j.id = any(ids)));
+    delete from outbox.suppression as s where s.tenant_id = for_tenant and lower(s.address) = any(known_addresses);
+    -- What a provider said of an address may have become the reason of a hold.
+    update outbox.lane as l set hold_reason = 'erased'
+    where l.tenant_id = for_tenant
+      and exists (select from unnest(known_addresses) as a where position(a in lower(l.hold_reason)) > 0);
+    update outbox.event as e set user_id = alias, data = '{}' where e.tenant_id = for_tenant and e.user_id = for_user;
+    delete from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
+    insert into outbox.operator_action (actor, action, tenant_id, detail)
+    values (actor, 'erase', for_tenant, jsonb_build_object('pseudonym', alias, 'jobs', cardinality(ids)));
+    return query select alias, cardinality(ids), coalesce(stopped, 0);
+end
+$$;
+
+CREATE FUNCTION outbox.expand_lists(parsed outbox.parsed[]) RETURNS outbox.parsed[]
+    LANGUAGE plpgsql
+    AS $$
+declare
+    expanded outbox.parsed[] := '{}';
+    p outbox.parsed;
+    child outbox.parsed;
+    address text;
+begin
+    foreach p in array parsed loop
+        if p.list_job_ids is not null then
+            for address in
+                select a.address from jsonb_array_elements_text(p.job -> 'to') with ordinality as a(address, n)
+                group by a.address order by min(a.n)
+            loop
+                child := p;
+                child.id := outbox.next_id();
+                child.job_id := outbox.uuid5(p.job_id, address);
+                child.list_job_id := p.job_id;
+                child.list_job_ids := null;
+                child.job := jsonb_set(p.job, '{to}', to_jsonb(address)) - 'idempotency_key';
+                child.content_sha256 := sha256(convert_to(child.job::text, 'UTF8'));
+                expanded := expanded || child;
+                p.list_job_ids := p.list_job_ids || child.job_id;
+            end loop;
+        end if;
+        expanded := expanded || p;
+    end loop;
+    return expanded;
+end
+$$;
+
+CREATE TABLE outbox.job (
+    id bigint NOT NULL,
+    job_id uuid NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    send_after timestamp with time zone,
+    expires_at timestamp with time zone,
+    lane_id integer NOT NULL,
+    priority smallint NOT NULL,
+    tenant_id text NOT NULL,
+    queue text NOT NULL,
+    channel text,
+    template_code text,
+    locale text,
+    user_id text,
+    event_id text,
+    campaign_id text,
+    category text,
+    traceparent text,
+    resend_of uuid,
+    list_job_id uuid,
+    job jsonb NOT NULL,
+    CONSTRAINT job_priority_check CHECK ((priority = ANY (ARRAY[0, 1, 5, 10])))
+)
+PARTITION BY RANGE (id);
+
+ALTER TABLE ONLY outbox.job FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.job_key (
+    tenant_id text NOT NULL,
+    job_id uuid NOT NULL,
+    id bigint NOT NULL,
+    content_sha256 bytea NOT NULL
+)
+PARTITION BY HASH (tenant_id, job_id);
+
+ALTER TABLE ONLY outbox.job_key FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION outbox.find_job(tenant text, wanted uuid) RETURNS bigint
+    LANGUAGE sql STABLE
+    RETURN (SELECT j.id FROM (outbox.job_key k JOIN outbox.job j ON ((j.id = k.id))) WHERE ((k.job_id = find_job.wanted) AND ((k.tenant_id = find_job.tenant) OR (find_job.tenant IS NULL))) LIMIT 1);
+
+CREATE FUNCTION outbox.from_priority(value smallint) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN CASE value WHEN 0 THEN 'low'::text WHEN 1 THEN 'normal'::text WHEN 5 THEN 'high'::text WHEN 10 THEN 'urgent'::text ELSE NULL::text END;
+
+CREATE FUNCTION outbox.headers_faults(headers jsonb) RETURNS outbox.fault[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $_$
+declare
+    faults outbox.fault[] := '{}';
+    key text;
+    value jsonb;
+begin
+    if jsonb_typeof(headers) <> 'object' then
+        return array[('/headers', 'must be an object')::outbox.fault];
+    end if;
+    if (select count(*) from jsonb_object_keys(headers)) > 50 then
+        return array[('/headers', 'must have at most 50 members')::outbox.fault];
+    end if;
+    for key, value in select h.key, h.value from jsonb_each(headers) as h loop
+        if key !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]{1,128}$' then
+            faults := faults || ('/headers' || outbox.pointer(key), 'is no valid header name')::outbox.fault;
+        elsif jsonb_typeof(value) <> 'string' then
+            faults := faults || ('/headers' || outbox.pointer(key), 'must be a string')::outbox.fault;
+        elsif (value #>> '{}') ~ '[\x01-\x08\x0a-\x1f\x7f]' or char_length(value #>> '{}') > 4096 then
+            faults := faults || ('/headers' || outbox.pointer(key),
+                                 'must be one line of at most 4096 characters')::outbox.fault;
+        end if;
+    end loop;
+    return faults;
+end
+$_$;
+
+CREATE FUNCTION outbox.hold_lane(for_tenant text, for_queue text, for_scope text, code text, reason text, first_probe_s double precision) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    held int;
+    main int := outbox.lane_of(for_tenant, for_queue);
+begin
+    select l.lane_id into held from outbox.lane as l
+    where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = for_scope and l.held_at is not null;
+    if held is not null then
+        return held;
+    end if;
+    insert into outbox.lane as l (tenant_id, queue, scope, paused_at, paused_by, weight, held_at, hold_code,
+        hold_reason, probe_s, probe_at, version)
+    select m.tenant_id, m.queue, for_scope, m.paused_at, m.paused_by, m.weight, clock_timestamp(), code, reason,
+        greatest(first_probe_s, 1), clock_timestamp() + make_interval(secs => first_probe_s), outbox.next_version()
+    from outbox.lane as m where m.lane_id = main
+    on conflict (tenant_id, queue, scope) do update
+    set held_at = excluded.held_at, hold_code = excluded.hold_code, hold_reason = excluded.hold_reason,
+        probe_s = excluded.probe_s, probe_at = excluded.probe_at, version = excluded.version
+    returning l.lane_id into held;
+    perform pg_notify('outbox_bell', 'control');
+    return held;
+end
+$$;
+
+CREATE FUNCTION outbox.id_floor(at timestamp with time zone) RETURNS bigint
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN ((((EXTRACT(epoch FROM at) * (1000)::numeric))::bigint - '1577836800000'::bigint) << 22);
+
+COMMENT ON FUNCTION outbox.id_floor(at timestamp with time zone) IS 'The lowest id that a job accepted at that time can have.';
+
+CREATE FUNCTION outbox.id_of(tenant text, job_id uuid) RETURNS bigint
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT k.id FROM outbox.job_key k WHERE ((k.tenant_id = id_of.tenant) AND (k.job_id = id_of.job_id)));
+
+COMMENT ON FUNCTION outbox.id_of(tenant text, job_id uuid) IS 'The internal id of a job: the views find one job fast by `where id = outbox.id_of(…)`.';
+
+CREATE FUNCTION outbox.id_time(id bigint) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN to_timestamp((((((id >> 22) + '1577836800000'::bigint))::numeric / 1000.0))::double precision);
+
+COMMENT ON FUNCTION outbox.id_time(id bigint) IS 'When the job with this id was accepted, to the millisecond.';
+
+CREATE FUNCTION outbox.uuid5(namespace uuid, name text) RETURNS uuid
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    hash bytea := substr(outbox.sha1(uuid_send(namespace) || convert_to(name, 'UTF8')), 1, 16);
+begin
+    hash := set_byte(hash, 6, (get_byte(hash, 6) & 15) | 80);
+    hash := set_byte(hash, 8, (get_byte(hash, 8) & 63) | 128);
+    return encode(hash, 'hex')::uuid;
+end
+$$;
+
+CREATE FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) RETURNS uuid
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN outbox.uuid5('6b2f9a52-8f3d-5c1e-9d0a-2f1f6d1c7a10'::uuid, ((tenant || ':'::text) || idempotency_key));
+
+CREATE FUNCTION outbox.is_uuid(value text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((value ~~ '________-____-____-____-____________'::text) AND (value !~ '[^0-9a-fA-F-]'::text) AND (octet_length(replace(value, '-'::text, ''::text)) = 32));
+
+CREATE FUNCTION outbox.lane_of(for_tenant text, for_queue text) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    found_id int;
+begin
+    select l.lane_id into found_id from outbox.lane as l
+    where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = '';
+    while found_id is null loop
+        insert into outbox.lane (tenant_id, queue, paused_at, paused_by)
+        select for_tenant, for_queue, q.paused_at, q.paused_by
+        from (select) as one left join outbox.queue_pause as q on q.queue = for_queue
+        on conflict (tenant_id, queue, scope) do nothing
+        returning lane_id into found_id;
+        if found_id is null then
+            select l.lane_id into found_id from outbox.lane as l
+            where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = '';
+        end if;
+    end loop;
+    return found_id;
+end
+$$;
+
+CREATE FUNCTION outbox.lanes_of(parsed outbox.parsed[]) RETURNS integer[]
+    LANGUAGE plpgsql
+    AS $$
+declare
+    place record;
+    lane_ids int[] := '{}';
+begin
+    for place in
+        select d.tenant_id, d.queue
+        from (select r.tenant_id, r.queue from unnest(parsed) as r group by r.tenant_id, r.queue offset 0) as d
+        order by d.tenant_id, d.queue
+    loop
+        lane_ids := lane_ids || outbox.lane_of(place.tenant_id, place.queue);
+    end loop;
+    return lane_ids;
+end
+$$;
+
+CREATE FUNCTION outbox.make_lanes() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    insert into outbox.lane (tenant_id, queue, paused_at, paused_by)
+    select t.tenant_id, h.name, q.paused_at, q.paused_by
+    from outbox.tenant as t
+    cross join outbox.handler as h
+    left join outbox.queue_pause as q on q.queue = h.name
+    on conflict (tenant_id, queue, scope) do nothing;
+    return null;
+end
+$$;
+
+CREATE FUNCTION outbox.make_partitions(days_ahead integer DEFAULT 14) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+    parent text;
+    first_day date := (clock_timestamp() at time zone 'utc')::date - 1;
+    day date;
+    child text;
+    low bigint;
+    high bigint;
+    made int := 0;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('outbox.make_partitions', 0));
+    foreach parent in array array['job', 'delivery'] loop
+        for day in select first_day + n from generate_series(0, days_ahead + 1) as n loop
+            child := parent || '_' || to_char(day, 'YYYYMMDD');
+            if to_regclass(format('outbox.%I', child)) is not null then
+                continue;
+            end if;
+            low := outbox.id_floor(day::timestamp at time zone 'utc');
+            high := outbox.id_floor((day + 1)::timestamp at time zone 'utc');
+            execute format('create table outbox.%I (like outbox.%I including defaults including constraints,
+                            constraint in_day check (id >= %s and id < %s))', child, parent, low, high);
+            execute format('alter table outbox.%I attach partition outbox.%I for values from (%s) to (%s)',
+                           parent, child, low, high);
+            execute format('alter table outbox.%I drop constraint in_day', child);
+            made := made + 1;
+        end loop;
+    end loop;
+    return made;
+end
+$$;
+
+COMMENT ON FUNCTION outbox.make_partitions(days_ahead integer) IS 'Create the daily partitions that are missing up to so many days ahead; returns how many it made.';
+
+CREATE FUNCTION outbox.may_enqueue(tenant text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+    return coalesce(current_setting('outbox.tenant', true), '') in ('', '*', tenant)
+       and exists (select from outbox.producer_tenant as p
+                   join pg_roles as r on r.rolname = p.role_name
+                   where p.tenant_id in (tenant, '*') and pg_has_role(outbox.caller(), r.oid, 'member'));
+end
+$$;
+
+CREATE FUNCTION outbox.uuid7() RETURNS uuid
+    LANGUAGE sql PARALLEL SAFE
+    RETURN (encode(set_bit(set_bit(OVERLAY(uuid_send(gen_random_uuid()) PLACING substr(int8send(((EXTRACT(epoch FROM clock_timestamp()) * (1000)::numeric))::bigint), 3) FROM 1 FOR 6), (52)::bigint, 1), (53)::bigint, 1), 'hex'::text))::uuid;
+
+CREATE FUNCTION outbox.new_job_id(idempotency_key jsonb, tenant text) RETURNS uuid
+    LANGUAGE sql PARALLEL SAFE
+    RETURN CASE WHEN (idempotency_key IS NULL) THEN outbox.uuid7() WHEN ((jsonb_typeof(idempotency_key) = 'string'::text) AND ((char_length((idempotency_key #>> '{}'::text[])) >= 1) AND (char_length((idempotency_key #>> '{}'::text[])) <= 255))) THEN outbox.idempotent_job_id(tenant, (idempotency_key #>> '{}'::text[])) ELSE NULL::uuid END;
+
+CREATE SEQUENCE outbox.id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 32;
+
+CREATE FUNCTION outbox.next_id() RETURNS bigint
+    LANGUAGE sql
+    RETURN (outbox.id_floor(clock_timestamp()) | (nextval('outbox.id_seq'::regclass) & (4194303)::bigint));
+
+CREATE FUNCTION outbox.next_version() RETURNS bigint
+    LANGUAGE sql
+    AS $$ update outbox.control set version = version + 1 returning version $$;
+
+CREATE FUNCTION outbox.null_keys(object jsonb) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ARRAY(SELECT e.key FROM jsonb_each(null_keys.object) e(key, value) WHERE (e.value = 'null'::jsonb));
+
+CREATE FUNCTION outbox.partition_days_left() RETURNS integer
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT (count(*))::integer AS count FROM (pg_inherits i JOIN pg_class c ON ((c.oid = i.inhrelid))) WHERE ((i.inhparent = ('outbox.job'::regclass)::oid) AND (c.relname > ('job_'::text || to_char((clock_timestamp() AT TIME ZONE 'utc'::text), 'YYYYMMDD'::text)))));
+
+CREATE FUNCTION outbox.payload_priority(value jsonb) RETURNS smallint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (CASE WHEN ((jsonb_typeof(value) = 'number'::text) AND ((value #>> '{}'::text[]) ~ '^([1-9]|10)$'::text)) THEN CASE WHEN (((value #>> '{}'::text[]))::integer <= 2) THEN 0 WHEN (((value #>> '{}'::text[]))::integer <= 5) THEN 1 WHEN (((value #>> '{}'::text[]))::integer <= 8) THEN 5 ELSE 10 END ELSE NULL::integer END)::smallint;
+
+CREATE FUNCTION outbox.plain_meta(job jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (jsonb_typeof((job -> 'meta'::text)) = 'object'::text) THEN jsonb_build_object('meta', (SELECT COALESCE(jsonb_object_agg(m.key, m.value), '{}'::jsonb) AS "coalesce" FROM jsonb_each((plain_meta.job -> 'meta'::text)) m(key, value) WHERE (m.key = ANY (ARRAY['event_type'::text, 'event_id'::text, 'campaign_id'::text, 'priority'::text])))) ELSE '{}'::jsonb END;
+
+CREATE FUNCTION outbox.promote_job(wanted bigint, actor text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    e outbox.entry;
+begin
+    select * into e from outbox.entry as x where x.id = wanted for update;
+    if e.id is null then
+        return 'ended';
+    elsif e.claimed_by is not null then
+        return 'processing';
+    elsif e.available_at <= clock_timestamp() then
+        return 'due';
+    end if;
+    update outbox.entry as x set available_at = clock_timestamp(), waits = 0 where x.id = wanted;
+    insert into outbox.operator_action (actor, action, tenant_id, id, detail)
+    select actor, 'promote', j.tenant_id, wanted, jsonb_build_object('series', e.series, 'was_due_at', e.available_at)
+    from outbox.job as j where j.id = wanted;
+    return 'promoted';
+end
+$$;
+
+CREATE FUNCTION outbox.raise_conflicts(results outbox.enqueued[]) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    ids jsonb := (select jsonb_agg(r.job_id order by r.ord) from unnest(results) as r where r.result = 'conflict');
+begin
+    raise exception using errcode = 'OBX02', detail = ids::text,
+        message = format('job_id %s was accepted before with other content', ids ->> 0),
+        hint = 'Nothing was stored. The same job_id stands for the same content.';
+end
+$$;
+
+CREATE FUNCTION outbox.raise_faults(parsed outbox.parsed[]) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    said text;
+    listed text;
+begin
+    select string_agg(format('%s %s', case l.pointer when '' then 'the job' else l.pointer end, l.message), '; '
+                      order by l.ord, l.pointer) filter (where l.n <= 5),
+           jsonb_agg(jsonb_build_object('index', l.ord - 1, 'pointer', l.pointer, 'message', l.message)
+                     order by l.ord, l.pointer)::text
+    into said, listed
+    from (select r.ord, f.pointer, f.message, row_number() over (order by r.ord, f.pointer) as n
+          from (select p.ord, p.faults from unnest(parsed) as p
+                where p.faults is not null order by p.ord limit 1000) as r
+          cross join lateral unnest(r.faults) as f
+          order by r.ord, f.pointer limit 1000) as l;
+    raise exception using errcode = 'OBX01', message = left(said, 1000), detail = listed,
+        hint = 'Nothing was stored. See docs/contracts.md.';
+end
+$$;
+
+CREATE FUNCTION outbox.rare_faults(rare jsonb, template_code text, channel text, timeout_s_max integer) RETURNS outbox.fault[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    AS $_$
+declare
+    faults outbox.fault[] := '{}';
+    key text;
+begin
+    if rare ?| array['ordering_key', 'dedup_key', 'dedup_window_s'] then
+        foreach key in array array['ordering_key', 'dedup_key', 'dedup_window_s'] loop
+            if rare ? key then
+                faults := faults || (outbox.pointer(key), 'is not supported yet')::outbox.fault;
+            end if;
+        end loop;
+    end if;
+    if rare ? 'endpoint' then
+        faults := faults || ('/endpoint', 'no such endpoint')::outbox.fault;
+    end if;
+    if rare ?| array['subject', 'idempotency_key'] then
+        faults := faults || outbox.text_fault(rare, 'subject', 998);
+        faults := faults || outbox.text_fault(rare, 'idempotency_key', 255);
+    end if;
+    if rare ? 'content' then
+        if jsonb_typeof(rare -> 'content') <> 'string' then
+            faults := faults || ('/content', 'must be a string')::outbox.fault;
+        elsif template_code is not null then
+            faults := faults || ('/content', 'cannot be combined with template_code')::outbox.fault;
+        elsif rare ->> 'content' = '' then
+            faults := faults || ('/content', 'must not be empty')::outbox.fault;
+        end if;
+    end if;
+    if rare ? 'category' and (jsonb_typeof(rare -> 'category') <> 'string'
+                              or rare ->> 'category' !~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$') then
+        faults := faults || ('/category', 'must be one word of at most 64 letters, digits, "_", "." or "-"')::outbox.fault;
+    end if;
+    -- Read as text: 1.0 is a whole number too, but would be none when its text is cast.
+    if rare ? 'max_attempts' and (jsonb_typeof(rare -> 'max_attempts') <> 'number'
+                                  or rare ->> 'max_attempts' !~ '^([1-9][0-9]?|100)$') then
+        faults := faults || ('/max_attempts', 'must be a whole number from 1 to 100')::outbox.fault;
+    end if;
+    if rare ? 'timeout_s' and (jsonb_typeof(rare -> 'timeout_s') <> 'number'
+                               or (rare ->> 'timeout_s')::numeric <= 0
+                               or (rare ->> 'timeout_s')::numeric > timeout_s_max) then
+        faults := faults || ('/timeout_s', format('must be a number above 0, at most %s', timeout_s_max))::outbox.fault;
+    end if;
+    if rare ? 'headers' then
+        faults := faults || outbox.headers_faults(rare -> 'headers');
+    end if;
+    if rare ? 'to' then
+        faults := faults || outbox.to_faults(rare -> 'to', channel);
+    end if;
+    return array(select f from unnest(faults) as f where f.pointer is not null);
+end
+$_$;
+
+CREATE FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) RETURNS outbox.parsed[]
+    LANGUAGE plpgsql
+    AS $_$
+#variable_conflict use_column
+declare
+    first_id bigint := outbox.id_floor(clock_timestamp());
+    now_at alias for at;
+    for_tenant alias for tenant;
+    fill alias for fill_created;
+begin
+    return array(
+    with given as (
+        select u.n, u.sent, case when jsonb_typeof(u.sent) = 'object' then u.sent else '{}' end as said
+        from unnest(jobs) with ordinality as u(sent, n)
+        offset 0
+    ), texts as (
+        select g.*,
+               g.said ->> 'job_id' as said_id, g.said ->> 'user_id' as user_id, g.said ->> 'channel' as said_channel,
+               g.said ->> 'template_code' as template_code, g.said ->> 'locale' as locale,
+               g.said ->> 'created_at' as said_created, g.said ->> 'send_after' as said_send,
+               g.said ->> 'expires_at' as said_expires,
+               nullif(jsonb_typeof(g.said -> 'data'), 'null') as data_type,
+               nullif(jsonb_typeof(g.said -> 'meta'), 'null') as meta_type,
+               g.said -> 'meta' as meta,
+               g.said - array['job_id', 'user_id', 'channel', 'template_code', 'locale', 'data', 'meta',
+                              'created_at', 'send_after', 'expires_at'] as rest
+        from given as g
+        offset 0
+    ), fields as (
+        select t.*,
+               case when t.said_channel in ('email', 'push', 'ws', 'sms', 'telegram', 'inbox', 'browser', 'webhook')
+                    then t.said_channel when t.said_channel = 'database' then 'inbox' end as channel,
+               -- (To write it out costs less than to look at each member.)
+               case when t.rest = '{}' or strpos(t.rest::text, ': null') = 0 then t.rest
+                    else t.rest - outbox.null_keys(t.rest) end as rare,
+               t.meta ->> 'event_type' as event_type, t.meta ->> 'event_id' as event_id,
+               t.meta ->> 'campaign_id' as campaign_id, t.meta ->> 'priority' as said_priority,
+               outbox.to_time(t.said_created) as sent_at,
+               outbox.to_time(t.said_send) as send_after,
+               outbox.to_time(t.said_expires) as expires_at
+        from texts as t
+        offset 0
+    ), places as (
+        select f.*,
+               f.rare ? 'payload' as has_payload,
+               coalesce(case when jsonb_typeof(f.rare -> 'tenant_id') = 'string' then f.rare ->> 'tenant_id' end,
+                        for_tenant, 'default') as tenant_id,
+               coalesce(f.rare ->> 'queue', f.channel) as queue,
+               case when f.said_created is not null then f.sent_at
+                    when fill or f.channel is null or f.channel = 'webhook' then now_at end as created_at,
+               outbox.to_priority(f.said_priority) as meta_priority,
+               case when f.rare ->> 'queue' = 'media-sync'
+                    then outbox.payload_priority(f.rare -> 'payload' -> 'priority') end as payload_priority
+        from fields as f
+        offset 0
+    ), ids as (
+        select p.*,
+               case when outbox.is_uuid(p.said_id) then p.said_id::uuid end as job_id,
+               p.said - (array['job_id',
+                        case when p.user_id is null then 'user_id' end,
+                        case when p.said_channel is null then 'channel' end,
+                        case when p.template_code is null then 'template_code' end,
+                        case when p.locale is null then 'locale' end,
+                        case when p.data_type is null then 'data' end,
+                        case when p.meta_type is null then 'meta' end,
+                        case when p.said_created is null then 'created_at' end,
+                        case when p.said_send is null then 'send_after' end,
+                        case when p.said_expires is null then 'expires_at' end]
+                    || case when p.rest <> p.rare then outbox.null_keys(p.rest) end) as bare
+        from places as p
+        offset 0
+    ), kept as (
+        select i.*,
+               case when i.said_channel = 'database' then jsonb_set(i.bare, '{channel}', '"inbox"') else i.bare end as job
+        from ids as i
+        offset 0
+    ), written as (
+        select k.*, k.job::text as content,
+        array_remove(array[
+            case when k.said_id is not null and k.job_id is null
+                then ('/job_id', 'must be a UUID')::outbox.fault end,
+            case when k.rare ? 'tenant_id' then
+                case when jsonb_typeof(k.rare -> 'tenant_id') <> 'string'
+                          or char_length(k.tenant_id) not between 1 and 128 or k.tenant_id = '*'
+                    then ('/tenant_id', 'must be a string of 1 to 128 characters, and not "*"')::outbox.fault
+                when k.tenant_id <> for_tenant
+                    then ('/tenant_id', 'is not the tenant that this job was handed in for')::outbox.fault end end,
+            case when k.said_channel is not null and k.channel is null
+                then ('/channel', 'must be one of email, push, ws, sms, telegram, inbox, database, browser, webhook')::outbox.fault
+            when k.said_channel is null and not k.has_payload
+                 and (not k.rare ? 'queue' or k.template_code is not null)
+                then ('/channel', 'is required')::outbox.fault end,
+            case when k.rare ? 'queue' then
+                case when jsonb_typeof(k.rare -> 'queue') <> 'string' or k.queue !~ '^[a-z0-9][a-z0-9._-]{0,62}$'
+                    then ('/queue', 'must be 1 to 63 of a-z, 0-9, ".", "_", "-"')::outbox.fault end
+            when k.has_payload and k.said_channel is null
+                then ('/queue', 'is required beside payload')::outbox.fault end,
+            case when k.has_payload and k.said_channel is not null
+                then ('/payload', 'cannot be combined with channel')::outbox.fault
+            when k.has_payload and jsonb_typeof(k.rare -> 'payload') <> 'object'
+                then ('/payload', 'must be an object')::outbox.fault
+            when not k.has_payload and k.said_channel is null and k.template_code is null and k.rare ? 'queue'
+                then ('/payload', 'is required where there is no channel')::outbox.fault end,
+            case when k.payload_priority is null and k.has_payload and k.queue = 'media-sync'
+                      and k.rare -> 'payload' ? 'priority'
+                then ('/payload/priority', 'must be a whole number from 1 to 10')::outbox.fault end,
+            case when k.user_id is not null then
+                case when jsonb_typeof(k.said -> 'user_id') <> 'string' or char_length(k.user_id) not between 1 and 128
+                    then ('/user_id', 'must be a string of 1 to 128 characters')::outbox.fault end
+            when k.channel = 'inbox' or k.channel <> 'webhook' and not k.has_payload and not k.rare ? 'to'
+                then ('/user_id', 'is required unless to is given')::outbox.fault end,
+            case when k.channel = 'webhook' and not k.rare ?| array['to', 'endpoint']
+                then ('/to', 'is required for a webhook')::outbox.fault end,
+            case when k.template_code is not null then
+                case when jsonb_typeof(k.said -> 'template_code') <> 'string'
+                          or char_length(k.template_code) not between 1 and 128
+                    then ('/template_code', 'must be a string of 1 to 128 characters')::outbox.fault end
+            when k.channel <> 'webhook' and not k.rare ? 'content'
+                then ('/template_code', 'is required unless content is given')::outbox.fault end,
+            case when k.locale is not null and (jsonb_typeof(k.said -> 'locale') <> 'string'
+                                                or char_length(k.locale) not between 1 and 35
+                                                or k.locale ~ '[^A-Za-z0-9_-]')
+                then ('/locale', 'must be a language tag')::outbox.fault end,
+            case when k.data_type <> 'object' then ('/data', 'must be an object')::outbox.fault
+            when k.data_type is null and k.channel is not null
+                then ('/data', 'is required')::outbox.fault end,
+            case when k.meta_type <> 'object' then ('/meta', 'must be an object')::outbox.fault
+            when k.meta_type is null and k.channel <> 'webhook'
+                then ('/meta', 'is required')::outbox.fault end,
+            case when k.event_type is not null and (jsonb_typeof(k.meta -> 'event_type') <> 'string'
+                                                    or char_length(k.event_type) > 128)
+                then ('/meta/event_type', 'must be a string of at most 128 characters')::outbox.fault end,
+            case when k.event_id is not null and (jsonb_typeof(k.meta -> 'event_id') <> 'string'
+                                                  or char_length(k.event_id) > 128)
+                then ('/meta/event_id', 'must be a string of at most 128 characters')::outbox.fault end,
+            case when k.campaign_id is not null and (jsonb_typeof(k.meta -> 'campaign_id') <> 'string'
+                                                     or char_length(k.campaign_id) > 128)
+                then ('/meta/campaign_id', 'must be a string of at most 128 characters, or null')::outbox.fault end,
+            case when k.said_priority is not null and k.meta_priority is null
+                then ('/meta/priority', 'must be low, normal, medium, high or urgent')::outbox.fault end,
+            case when k.created_at is null then
+                case when k.said_created is null then ('/created_at', 'is required')::outbox.fault
+                else ('/created_at', 'must be an RFC 3339 time with an offset')::outbox.fault end end,
+            case when k.said_send is not null then
+                case when k.send_after is null
+                    then ('/send_after', 'must be an RFC 3339 time with an offset')::outbox.fault
+                when k.send_after > now_at + make_interval(secs => limits.retention_s)
+                    then ('/send_after', format('lies more than %s days ahead', limits.retention_s / 86400))::outbox.fault
+                when k.send_after >= k.expires_at
+                    then ('/send_after', 'must lie before expires_at')::outbox.fault end end,
+            case when k.said_expires is not null and k.expires_at is null
+                then ('/expires_at', 'must be an RFC 3339 time with an offset')::outbox.fault end
+        ], null)
+        || case when k.rest <> '{}' then outbox.unknown_faults(k.rest) end
+        || case when k.rare ?| array['to', 'subject', 'content', 'idempotency_key', 'category', 'ordering_key', 'dedup_key',
+                                     'dedup_window_s', 'max_attempts', 'timeout_s', 'headers', 'endpoint']
+                then outbox.rare_faults(k.rare, k.template_code, k.channel, limits.timeout_s_max) end
+        || case when jsonb_path_exists(k.said, 'strict $.*.**{32} ? (@.type() == "object" || @.type() == "array")')
+                then outbox.depth_faults(k.said) end as found
+        from kept as k
+        offset 0
+    ), judged as (
+        select w.*,
+               case when jsonb_typeof(w.sent) is distinct from 'object'
+                    then array[('', 'must be an object')::outbox.fault]
+               -- The content has no job_id: `"job_id": "…", ` takes 50 bytes.
+               when octet_length(w.content) + case when w.said_id is null then 0 else 50 end > limits.job_bytes_max
+                    then array[('', format('is longer than %s bytes', limits.job_bytes_max))::outbox.fault]
+               else nullif(w.found, '{}') end as faults
+        from written as w
+        offset 0
+    )
+    select (j.n, first_id | (nextval('outbox.id_seq') & 4194303),
+            case when j.said_id is null then outbox.new_job_id(j.rare -> 'idempotency_key', j.tenant_id) else j.job_id end,
+            j.tenant_id, j.queue, j.channel,
+            j.template_code, j.locale, j.user_id, j.event_id, j.campaign_id, j.rare ->> 'category',
+            coalesce(j.payload_priority, j.meta_priority, 1),
+            case when j.faults is null then (j.rare ->> 'max_attempts')::smallint end,
+            j.created_at, j.send_after, j.expires_at, null,
+            case when jsonb_typeof(j.rare -> 'to') = 'array' then '{}'::uuid[] end,
+            case when j.faults is null then sha256(convert_to(j.content, 'UTF8')) end,
+            j.job, j.faults)::outbox.parsed
+    from judged as j);
+end
+$_$;
+
+CREATE FUNCTION outbox.retry_job(wanted bigint, actor text, action text DEFAULT 'retry'::text, dead_letter bigint DEFAULT NULL::bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    last record;
+    j outbox.job;
+begin
+    select * into j from outbox.job as o where o.id = wanted;
+    if exists (select from outbox.entry as e where e.id = wanted) then
+        return 'live';
+    end if;
+    select d.series, d.status, (select max(m.lease_no) from outbox.delivery as m where m.id = wanted) as lease_no
+    into last
+    from outbox.delivery as d where d.id = wanted and d.terminal and not d.late order by d.series desc limit 1;
+    if j.id is null or last.status is distinct from 'FAILED' then
+        return 'not failed';
+    end if;
+    if j.expires_at <= clock_timestamp() then
+        return 'expired';
+    end if;
+    insert into outbox.entry (id, available_at, expires_at, lane_id, priority, series, lease_no, max_attempts)
+    values (wanted, clock_timestamp(), j.expires_at, outbox.lane_of(j.tenant_id, j.queue), j.priority, last.series + 1,
+            last.lease_no, (j.job ->> 'max_attempts')::smallint)
+    on conflict (id) do nothing;
+    if not found then
+        return 'live';
+    end if;
+    update outbox.dead_letter as d set replayed_at = clock_timestamp(), replayed_by = actor
+    where d.id = wanted and d.series = last.series and d.replayed_at is null
+      and (dead_letter is null or d.dead_letter_id = dead_letter);
+    insert into outbox.operator_action (actor, action, tenant_id, id, detail)
+    values (actor, action, j.tenant_id, wanted, jsonb_build_object('series', last.series + 1));
+    return 'retried';
+end
+$$;
+
+CREATE FUNCTION outbox.ring(lane_ids integer[]) RETURNS void
+    LANGUAGE sql
+    AS $$ select pg_notify('outbox_bell', left(array_to_string(lane_ids[:200], ','), 7000)) $$;
+
+CREATE FUNCTION outbox.sees(tenant text) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (current_setting('outbox.tenant'::text, true) = ANY (ARRAY['*'::text, tenant]));
+
+CREATE FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    now_version bigint := outbox.next_version();
+begin
+    if for_tenant is null and paused then
+        insert into outbox.queue_pause (queue, paused_by) values (for_queue, actor) on conflict (queue) do nothing;
+    elsif for_tenant is null then
+        delete from outbox.queue_pause as q where q.queue = for_queue;
+    else
+        perform outbox.lane_of(for_tenant, for_queue);
+    end if;
+    update outbox.lane as l
+    set paused_at = case when paused then coalesce(l.paused_at, clock_timestamp()) end,
+        paused_by = case when paused then coalesce(l.paused_by, actor) end,
+        version = now_version
+    where l.queue = for_queue and (for_tenant is null or l.tenant_id = for_tenant);
+    insert into outbox.operator_action (actor, action, tenant_id, detail)
+    values (actor, case when paused then 'pause' else 'resume' end, coalesce(for_tenant, '*'),
+            jsonb_build_object('queue', for_queue));
+    perform pg_notify('outbox_bell', 'control');
+    return now_version;
+end
+$$;
+
+CREATE FUNCTION outbox.sha1(message bytea) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    mask constant bigint := 4294967295;
+    size constant int := length(message);
+    padded bytea := message || '\x80'::bytea
+                    || decode(repeat('00', (119 - size % 64) % 64), 'hex') || int8send(size::bigint * 8);
+    h0 bigint := 1732584193; h1 bigint := 4023233417; h2 bigint := 2562383102;
+    h3 bigint := 271733878;  h4 bigint := 3285377520;
+    a bigint; b bigint; c bigint; d bigint; e bigint; f bigint; k bigint; t bigint;
+    w bigint[];
+begin
+    for block in 0 .. length(padded) / 64 - 1 loop
+        w := array[]::bigint[];
+        for i in 0..15 loop
+            t := block * 64 + i * 4;
+            w[i] := (get_byte(padded, t::int)::bigint << 24) | (get_byte(padded, t::int + 1) << 16)
+                    | (get_byte(padded, t::int + 2) << 8) | get_byte(padded, t::int + 3);
+        end loop;
+        for i in 16..79 loop
+            t := w[i - 3] # w[i - 8] # w[i - 14] # w[i - 16];
+            w[i] := ((t << 1) & mask) | (t >> 31);
+        end loop;
+        a := h0; b := h1; c := h2; d := h3; e := h4;
+        for i in 0..79 loop
+            if i < 20 then    f := (b & c) | ((b # mask) & d);          k := 1518500249;
+            elsif i < 40 then f := b # c # d;                           k := 1859775393;
+            elsif i < 60 then f := (b & c) | (b & d) | (c & d);         k := 2400959708;
+            else              f := b # c # d;                           k := 3395469782;
+            end if;
+            t := ((((a << 5) & mask) | (a >> 27)) + f + e + k + w[i]) & mask;
+            e := d; d := c; c := ((b << 30) & mask) | (b >> 2); b := a; a := t;
+        end loop;
+        h0 := (h0 + a) & mask; h1 := (h1 + b) & mask; h2 := (h2 + c) & mask;
+        h3 := (h3 + d) & mask; h4 := (h4 + e) & mask;
+    end loop;
+    return substr(int8send(h0), 5) || substr(int8send(h1), 5) || substr(int8send(h2), 5)
+           || substr(int8send(h3), 5) || substr(int8send(h4), 5);
+end
+$$;
+
+CREATE FUNCTION outbox.store_jobs(fresh outbox.parsed[], lane_ids integer[], some_expired boolean, at timestamp with time zone, traceparents text[], resend_of uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+begin
+    with placed as materialized (
+        select p.id, p.job_id, p.created_at, p.send_after, p.expires_at, p.priority, p.tenant_id, p.queue, p.channel,
+            p.template_code, p.locale, p.user_id, p.event_id, p.campaign_id, p.category,
+            traceparents[p.ord] as traceparent, p.list_job_id, p.max_attempts, p.job,
+            case when cardinality(lane_ids) = 1 then lane_ids[1]
+                 else (select l.lane_id from outbox.lane as l
+                       where l.tenant_id = p.tenant_id and l.queue = p.queue and l.scope = '') end as lane_id
+        from unnest(fresh) as p
+    ), jobs as (
+        insert into outbox.job (id, job_id, created_at, send_after, expires_at, lane_id, priority, tenant_id,
+            queue, channel, template_code, locale, user_id, event_id, campaign_id, category, traceparent,
+            resend_of, list_job_id, job)
+        select id, job_id, created_at, send_after, expires_at, lane_id, priority, tenant_id, queue, channel,
+            template_code, locale, user_id, event_id, campaign_id, category, traceparent,
+            store_jobs.resend_of, list_job_id, job
+        from placed
+    )
+    insert into outbox.entry (id, available_at, expires_at, lane_id, priority, max_attempts)
+    select id, greatest(send_after, clock_timestamp()), expires_at, lane_id, priority, max_attempts
+    from placed where expires_at is null or expires_at > at;
+
+    if some_expired then
+        insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id,
+            error_class, error_code, error_message)
+        select p.id, at, 0, 1, 0, true, 'EXPIRED', p.tenant_id, 'expired', 'job.expired',
+            'expires_at had passed when the job was accepted'
+        from unnest(fresh) as p where p.expires_at <= at;
+        insert into outbox.stat_second (at, lane_id, expired)
+        select date_trunc('second', store_jobs.at), l.lane_id, e.jobs
+        from (select p.tenant_id, p.queue, count(*) as jobs from unnest(fresh) as p
+              where p.expires_at <= store_jobs.at group by p.tenant_id, p.queue) as e
+        join outbox.lane as l on l.tenant_id = e.tenant_id and l.queue = e.queue and l.scope = '';
+    end if;
+end
+$$;
+
+CREATE FUNCTION outbox.store_keys(parsed outbox.parsed[]) RETURNS bigint[]
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+    fresh_ids bigint[];
+begin
+    with keyed as (
+        insert into outbox.job_key (tenant_id, job_id, id, content_sha256)
+        select r.tenant_id, r.job_id, r.id, r.content_sha256
+        from unnest(parsed) as r
+        order by r.job_id, r.tenant_id, r.ord
+        on conflict (tenant_id, job_id) do nothing
+        returning id
+    )
+    select coalesce(array_agg(k.id), '{}') into fresh_ids from keyed as k;
+    return fresh_ids;
+end
+$$;
+
+CREATE FUNCTION outbox.text_fault(job jsonb, key text, chars_max integer) RETURNS outbox.fault
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (jsonb_typeof((job -> key)) <> 'string'::text) THEN ROW(outbox.pointer(key), 'must be a string'::text)::outbox.fault WHEN ((char_length((job ->> key)) < 1) OR (char_length((job ->> key)) > chars_max)) THEN ROW(outbox.pointer(key), format('must have 1 to %s characters'::text, chars_max))::outbox.fault ELSE NULL::outbox.fault END;
+
+CREATE FUNCTION outbox.to_faults(value jsonb, channel text) RETURNS outbox.fault[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $_$
+declare
+    faults outbox.fault[] := '{}';
+    item jsonb;
+    address text;
+    at text;
+begin
+    if channel = 'inbox' then
+        return array[('/to', 'an inbox has no address: give user_id')::outbox.fault];
+    end if;
+    if jsonb_typeof(value) = 'array' then
+        if jsonb_array_length(value) not between 1 and 50 then
+            return array[('/to', 'must have 1 to 50 addresses')::outbox.fault];
+        end if;
+    elsif jsonb_typeof(value) <> 'string' then
+        return array[('/to', 'must be an address or a list of addresses')::outbox.fault];
+    end if;
+    for item, at in
+        select v.item, case when jsonb_typeof(value) = 'array' then '/to/' || (v.n - 1) else '/to' end
+        from jsonb_array_elements(case jsonb_typeof(value) when 'array' then value
+                                  else jsonb_build_array(value) end) with ordinality as v(item, n)
+    loop
+        address := item #>> '{}';
+        if jsonb_typeof(item) <> 'string' then
+            faults := faults || (at, 'must be a string')::outbox.fault;
+        elsif char_length(address) not between 1 and 2048 or address ~ '[\x01-\x20\x7f]' then
+            faults := faults || (at, 'must have 1 to 2048 characters and no blank')::outbox.fault;
+        elsif channel = 'email' and (address !~ '^[^@]{1,64}@[^@]{1,255}$') then
+            faults := faults || (at, 'must be a mail address')::outbox.fault;
+        elsif channel = 'webhook' and address !~* '^https?://[^/?#]+' then
+            faults := faults || (at, 'must be an http or https URL')::outbox.fault;
+        end if;
+    end loop;
+    return faults;
+end
+$_$;
+
+CREATE FUNCTION outbox.to_priority(value text) RETURNS smallint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (CASE value WHEN 'low'::text THEN 0 WHEN 'normal'::text THEN 1 WHEN 'medium'::text THEN 1 WHEN 'high'::text THEN 5 WHEN 'urgent'::text THEN 10 ELSE NULL::integer END)::smallint;
+
+CREATE FUNCTION outbox.to_time(value text) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN ((value ~ '^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9](\.[0-9]{1,9})?|60(\.0{1,9})?)([Zz]|[+-](0[0-9]|1[0-5]):[0-5][0-9])$'::text) AND (("left"(value, 4))::integer >= 2) AND (((substr(value, 9, 2))::integer <= 28) OR (((substr(value, 9, 2))::integer)::numeric <= EXTRACT(day FROM ((make_date(("left"(value, 4))::integer, (substr(value, 6, 2))::integer, 1) + '1 mon'::interval) - '1 day'::interval)))) AND (("left"(value, 4) <> '9999'::text) OR ((value)::timestamp with time zone < '10000-01-01 00:00:00+00'::timestamp with time zone))) THEN (value)::timestamp with time zone ELSE NULL::timestamp with time zone END;
+
+CREATE FUNCTION outbox.unknown_faults(rest jsonb) RETURNS outbox.fault[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ARRAY(SELECT ROW(outbox.pointer(k.key), 'is not a known field'::text)::outbox.fault AS "row" FROM jsonb_object_keys((unknown_faults.rest - ARRAY['to'::text, 'subject'::text, 'content'::text, 'queue'::text, 'tenant_id'::text, 'idempotency_key'::text, 'category'::text, 'ordering_key'::text, 'dedup_key'::text, 'dedup_window_s'::text, 'max_attempts'::text, 'timeout_s'::text, 'headers'::text, 'payload'::text, 'endpoint'::text])) k(key) LIMIT 20);
+
+CREATE FUNCTION outbox.unseen_by(wanted bigint) RETURNS integer
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select count(*)::int from outbox.dispatcher as d
+          where not d.fenced and d.rescued_at is null and d.seen_version < wanted
+            and d.heartbeat_at > clock_timestamp() - make_interval(secs => d.lease_s) $$;
+
+CREATE FUNCTION outbox.whole_job(job_id uuid, created_at timestamp with time zone, job jsonb) RETURNS jsonb
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (jsonb_build_object('job_id', job_id, 'created_at', to_char((created_at AT TIME ZONE 'utc'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text)) || job);
+
+CREATE TABLE outbox.api_key (
+    key_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name text NOT NULL,
+    key_sha256 bytea NOT NULL,
+    prefix text NOT NULL,
+    tenant_id text NOT NULL,
+    scopes text[] NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    CONSTRAINT api_key_scopes_check CHECK ((scopes <@ ARRAY['jobs:write'::text, 'jobs:read'::text, 'admin'::text]))
+);
+
+ALTER TABLE ONLY outbox.api_key FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.lane (
+    lane_id integer NOT NULL,
+    tenant_id text NOT NULL,
+    queue text NOT NULL,
+    scope text DEFAULT ''::text NOT NULL,
+    weight smallint DEFAULT 1 NOT NULL,
+    paused_at timestamp with time zone,
+    paused_by text,
+    held_at timestamp with time zone,
+    hold_code text,
+    hold_reason text,
+    probe_at timestamp with time zone,
+    probe_s integer,
+    version bigint DEFAULT 0 NOT NULL
+);
+
+ALTER TABLE ONLY outbox.lane FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.receipt (
+    receipt_id bigint NOT NULL,
+    id bigint NOT NULL,
+    tenant_id text NOT NULL,
+    status text NOT NULL,
+    at timestamp with time zone NOT NULL,
+    provider text,
+    detail text
+);
+
+ALTER TABLE ONLY outbox.receipt FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW outbox.api_notification WITH (security_invoker='true') AS
+ SELECT j.job_id,
+    j.tenant_id,
+    j.user_id,
+    j.channel,
+    j.queue,
+    j.template_code,
+    j.locale,
+    j.event_id,
+    j.campaign_id,
+    j.category,
+    outbox.from_priority(j.priority) AS priority,
+        CASE
+            WHEN (e.id IS NOT NULL) THEN outbox.live_status(e.claimed_by, e.available_at, e.waits)
+            ELSE outbox.ended_status(d.status)
+        END AS status,
+        CASE
+            WHEN ((e.id IS NULL) OR (e.claimed_by IS NOT NULL)) THEN NULL::text
+            WHEN (l.paused_at IS NOT NULL) THEN 'lane paused'::text
+            WHEN (l.held_at IS NOT NULL) THEN 'lane held'::text
+            WHEN (e.available_at > clock_timestamp()) THEN
+            CASE e.waits
+                WHEN 1 THEN 'backoff'::text
+                WHEN 2 THEN 'snooze'::text
+                ELSE 'send_after'::text
+            END
+            ELSE 'dispatcher'::text
+        END AS waiting_for,
+    j.created_at,
+    outbox.id_time(j.id) AS accepted_at,
+    j.send_after,
+    j.expires_at,
+    e.available_at AS due_at,
+        CASE
+            WHEN (e.id IS NULL) THEN d.finished_at
+            ELSE NULL::timestamp with time zone
+        END AS finished_at,
+    COALESCE(e.series, d.series) AS series,
+    COALESCE(e.attempt, d.attempt) AS attempts,
+    COALESCE((e.max_attempts)::integer, 0) AS max_attempts,
+    last.error_class AS last_error_class,
+    last.error_code AS last_error_code,
+    last.error_message AS last_error,
+    r.status AS receipt_status,
+    r.at AS receipt_at,
+    j.resend_of,
+    j.list_job_id,
+        CASE
+            WHEN (e.claimed_by IS NULL) THEN COALESCE(l.paused_at, l.held_at)
+            ELSE NULL::timestamp with time zone
+        END AS stopped_at,
+        CASE
+            WHEN (e.claimed_by IS NULL) THEN l.paused_by
+            ELSE NULL::text
+        END AS paused_by,
+        CASE
+            WHEN (e.claimed_by IS NULL) THEN l.hold_code
+            ELSE NULL::text
+        END AS hold_code,
+        CASE
+            WHEN (e.claimed_by IS NULL) THEN l.hold_reason
+            ELSE NULL::text
+        END AS hold_reason,
+    j.id
+   FROM (((((outbox.job j
+     LEFT JOIN outbox.entry e ON ((e.id = j.id)))
+     LEFT JOIN outbox.lane l ON ((l.lane_id = e.lane_id)))
+     LEFT JOIN LATERAL ( SELECT d_1.status,
+            d_1.finished_at,
+            d_1.series,
+            d_1.attempt
+           FROM outbox.delivery d_1
+          WHERE ((d_1.id = j.id) AND d_1.terminal AND (NOT d_1.late))
+          ORDER BY d_1.series DESC
+         LIMIT 1) d ON (true))
+     LEFT JOIN LATERAL ( SELECT d_1.error_class,
+            d_1.error_code,
+            d_1.error_message
+           FROM outbox.delivery d_1
+          WHERE ((d_1.id = j.id) AND (NOT d_1.late))
+          ORDER BY d_1.lease_no DESC
+         LIMIT 1) last ON (true))
+     LEFT JOIN LATERAL ( SELECT r_1.status,
+            r_1.at
+           FROM outbox.receipt r_1
+          WHERE (r_1.id = j.id)
+          ORDER BY r_1.receipt_id DESC
+         LIMIT 1) r ON (true));
+
+CREATE VIEW outbox.api_notification_delivery WITH (security_invoker='true') AS
+ SELECT j.job_id,
+    j.tenant_id,
+    j.user_id,
+    j.channel,
+    j.queue,
+    j.template_code,
+    d.template_version,
+    j.locale,
+    j.event_id,
+    j.campaign_id,
+    j.category,
+    d.recipient,
+    d.subject,
+    encode(d.content_sha256, 'hex'::text) AS content_sha256,
+    d.series,
+    d.attempt,
+    d.lease_no,
+    d.late,
+    d.status,
+    d.provider,
+    d.provider_message_id,
+    d.error_class,
+    d.error_code,
+    d.error_message,
+    d.started_at,
+    d.finished_at,
+    d.duration_ms,
+    d.next_attempt_at,
+    d.recipient_hash,
+    outbox.id_time(j.id) AS accepted_at,
+    j.send_after,
+    j.expires_at,
+    j.id,
+    d.id AS delivery_id
+   FROM (outbox.delivery d
+     JOIN outbox.job j ON ((j.id = d.id)));
+
+CREATE TABLE outbox.operator_action (
+    action_id bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    actor text NOT NULL,
+    action text NOT NULL,
+    tenant_id text NOT NULL,
+    id bigint,
+    detail jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+ALTER TABLE ONLY outbox.operator_action FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW outbox.api_notification_history WITH (security_invoker='true') AS
+ SELECT job_id,
+    status,
+    at,
+    attempt,
+    error,
+    tenant_id,
+    series,
+    step,
+    id
+   FROM ( SELECT j.job_id,
+                CASE
+                    WHEN (j.send_after > outbox.id_time(j.id)) THEN 'scheduled'::text
+                    ELSE 'pending'::text
+                END AS status,
+            outbox.id_time(j.id) AS at,
+            0 AS attempt,
+            NULL::text AS error,
+            j.tenant_id,
+            (1)::smallint AS series,
+            0 AS step,
+            j.id
+           FROM outbox.job j
+          WHERE ((j.expires_at IS NULL) OR (NOT (EXISTS ( SELECT
+                   FROM outbox.delivery d
+                  WHERE ((d.id = j.id) AND (d.lease_no = 0))))))
+        UNION ALL
+         SELECT j.job_id,
+            'pending'::text AS status,
+            j.send_after,
+            0,
+            NULL::text AS error,
+            j.tenant_id,
+            (1)::smallint AS series,
+            1,
+            j.id
+           FROM outbox.job j
+          WHERE ((j.send_after > outbox.id_time(j.id)) AND (j.send_after <= clock_timestamp()) AND (NOT (EXISTS ( SELECT
+                   FROM outbox.delivery d
+                  WHERE ((d.id = j.id) AND (COALESCE(d.started_at, d.finished_at) < j.send_after))))) AND (NOT (EXISTS ( SELECT
+                   FROM outbox.operator_action a
+                  WHERE ((a.id = j.id) AND (a.action = 'promote'::text) AND (a.at < j.send_after))))))
+        UNION ALL
+         SELECT j.job_id,
+            'pending'::text AS status,
+            a.at,
+                CASE
+                    WHEN (a.action = 'promote'::text) THEN COALESCE((( SELECT d.attempt
+                       FROM outbox.delivery d
+                      WHERE ((d.id = j.id) AND (NOT d.late) AND (d.finished_at < a.at))
+                      ORDER BY d.lease_no DESC
+                     LIMIT 1))::integer, 0)
+                    ELSE 0
+                END AS "case",
+            NULL::text AS error,
+            j.tenant_id,
+            ((a.detail ->> 'series'::text))::smallint AS series,
+            2,
+            j.id
+           FROM (outbox.operator_action a
+             JOIN outbox.job j ON ((j.id = a.id)))
+          WHERE (a.action = ANY (ARRAY['retry'::text, 'replay'::text, 'promote'::text]))
+        UNION ALL
+         SELECT j.job_id,
+            'processing'::text AS status,
+            d.started_at,
+            d.attempt,
+            NULL::text AS error,
+            j.tenant_id,
+            d.series,
+            3,
+            j.id
+           FROM (outbox.delivery d
+             JOIN outbox.job j ON ((j.id = d.id)))
+          WHERE ((d.started_at IS NOT NULL) AND (NOT d.late))
+        UNION ALL
+         SELECT j.job_id,
+                CASE
+                    WHEN d.terminal THEN outbox.ended_status(d.status)
+                    WHEN ((d.error_class = 'held'::text) OR (d.error_code = 'lease.lost'::text) OR (d.next_attempt_at <= d.finished_at)) THEN 'pending'::text
+                    WHEN (d.error_class = 'snoozed'::text) THEN 'scheduled'::text
+                    ELSE 'retrying'::text
+                END AS "case",
+            d.finished_at,
+            d.attempt,
+            COALESCE(d.error_message, d.error_code) AS "coalesce",
+            j.tenant_id,
+            d.series,
+            4,
+            j.id
+           FROM (outbox.delivery d
+             JOIN outbox.job j ON ((j.id = d.id)))
+          WHERE (NOT d.late)
+        UNION ALL
+         SELECT j.job_id,
+            'pending'::text AS status,
+            d.next_attempt_at,
+            d.attempt,
+            NULL::text AS error,
+            j.tenant_id,
+            d.series,
+            5,
+            j.id
+           FROM (outbox.delivery d
+             JOIN outbox.job j ON ((j.id = d.id)))
+          WHERE ((NOT d.late) AND (NOT d.terminal) AND (d.next_attempt_at > d.finished_at) AND (d.next_attempt_at <= clock_timestamp()) AND (d.error_class IS DISTINCT FROM 'held'::text) AND (d.error_code IS DISTINCT FROM 'lease.lost'::text) AND (NOT (EXISTS ( SELECT
+                   FROM outbox.delivery n
+                  WHERE ((n.id = d.id) AND (n.lease_no > d.lease_no) AND (NOT n.late) AND (COALESCE(n.started_at, n.finished_at) < d.next_attempt_at))))) AND (NOT (EXISTS ( SELECT
+                   FROM outbox.operator_action a
+                  WHERE ((a.id = d.id) AND (a.action = 'promote'::text) AND (a.at >= d.finished_at) AND (a.at < d.next_attempt_at))))))
+        UNION ALL
+         SELECT j.job_id,
+            'processing'::text AS status,
+            e.claimed_at,
+            e.attempt,
+            NULL::text AS error,
+            j.tenant_id,
+            e.series,
+            6,
+            j.id
+           FROM (outbox.entry e
+             JOIN outbox.job j ON ((j.id = e.id)))
+          WHERE (e.claimed_by IS NOT NULL)) h;
+
+CREATE TABLE outbox.control (
+    only_row boolean DEFAULT true NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
+    CONSTRAINT control_only_row_check CHECK (only_row)
+);
+
+CREATE TABLE outbox.dead_letter (
+    dead_letter_id bigint NOT NULL,
+    failed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    id bigint,
+    job_id uuid,
+    series smallint,
+    attempts smallint,
+    tenant_id text NOT NULL,
+    queue text,
+    reason text NOT NULL,
+    error_class text,
+    error_code text,
+    error_message text NOT NULL,
+    job jsonb,
+    raw_value text,
+    replayed_at timestamp with time zone,
+    replayed_by text,
+    CONSTRAINT dead_letter_check CHECK (((job IS NULL) <> (raw_value IS NULL))),
+    CONSTRAINT dead_letter_reason_check CHECK ((reason = ANY (ARRAY['exhausted'::text, 'permanent'::text, 'invalid'::text, 'manual'::text])))
+);
+
+ALTER TABLE ONLY outbox.dead_letter FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.dead_letter ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME outbox.dead_letter_dead_letter_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE outbox.dispatcher (
+    epoch bigint NOT NULL,
+    name text NOT NULL,
+    version text NOT NULL,
+    pid integer NOT NULL,
+    queues text[],
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    heartbeat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    seen_version bigint DEFAULT 0 NOT NULL,
+    lease_s double precision DEFAULT 60 NOT NULL,
+    fenced boolean DEFAULT false NOT NULL,
+    rescued_at timestamp with time zone
+);
+
+CREATE TABLE outbox.event (
+    tenant_id text NOT NULL,
+    event_id uuid NOT NULL,
+    event_type text NOT NULL,
+    user_id text,
+    data jsonb NOT NULL,
+    occurred_at timestamp with time zone NOT NULL,
+    accepted_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    content_sha256 bytea NOT NULL,
+    jobs uuid[] DEFAULT '{}'::uuid[] NOT NULL
+);
+
+ALTER TABLE ONLY outbox.event FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.handler (
+    kind text NOT NULL,
+    name text NOT NULL,
+    seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT handler_kind_check CHECK ((kind = ANY (ARRAY['channel'::text, 'queue'::text])))
+);
+
+CREATE TABLE outbox.inbox_message (
+    message_id bigint NOT NULL,
+    id bigint NOT NULL,
+    series smallint DEFAULT 1 NOT NULL,
+    tenant_id text NOT NULL,
+    user_id text NOT NULL,
+    subject text,
+    body text NOT NULL,
+    data jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    read_at timestamp with time zone
+);
+
+ALTER TABLE ONLY outbox.inbox_message FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.inbox_message ALTER COLUMN message_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME outbox.inbox_message_message_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE outbox.job_key_0 (
+    tenant_id text NOT NULL,
+    job_id uuid NOT NULL,
+    id bigint NOT NULL,
+    content_sha256 bytea NOT NULL
+);
+
+CREATE TABLE outbox.job_key_1 (
+    tenant_id text NOT NULL,
+    job_id uuid NOT NULL,
+    id bigint NOT NULL,
+    content_sha256 bytea NOT NULL
+);
+
+CREATE TABLE outbox.job_key_2 (
+    tenant_id text NOT NULL,
+    job_id uuid NOT NULL,
+    id bigint NOT NULL,
+    content_sha256 bytea NOT NULL
+);
+
+CREATE TABLE outbox.job_key_3 (
+    tenant_id text NOT NULL,
+    job_id uuid NOT NULL,
+    id bigint NOT NULL,
+    content_sha256 bytea NOT NULL
+);
+
+CREATE TABLE outbox.job_key_4 (
+    tenant_id text NOT NULL,
+    job_id uuid NOT NULL,
+    id bigint NOT NULL,
+    content_sha256 bytea NOT NULL
+);
+
+CREATE TABLE outbox.job_key_5 (
+    tenant_id text NOT NULL,
+    job_id uuid NOT NULL,
+    id bigint NOT NULL,
+    content_sha256 bytea NOT NULL
+);
+
+CREATE TABLE outbox.job_key_6 (
+    tenant_id text NOT NULL,
+    job_id uuid NOT NULL,
+    id bigint NOT NULL,
+    content_sha256 bytea NOT NULL
+);
+
+CREATE TABLE outbox.job_key_7 (
+    tenant_id text NOT NULL,
+    job_id uuid NOT NULL,
+    id bigint NOT NULL,
+    content_sha256 bytea NOT NULL
+);
+
+ALTER TABLE outbox.lane ALTER COLUMN lane_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME outbox.lane_lane_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE VIEW outbox.notification AS
+ SELECT j.job_id,
+    j.tenant_id,
+    j.user_id,
+    j.channel,
+    j.queue,
+    j.template_code,
+    j.locale,
+    j.event_id,
+    j.campaign_id,
+    j.category,
+    outbox.from_priority(j.priority) AS priority,
+        CASE
+            WHEN (e.id IS NOT NULL) THEN outbox.live_status(e.claimed_by, e.available_at, e.waits)
+            ELSE outbox.ended_status(d.status)
+        END AS status,
+        CASE
+            WHEN ((e.id IS NULL) OR (e.claimed_by IS NOT NULL)) THEN NULL::text
+            WHEN (l.paused_at IS NOT NULL) THEN 'lane paused'::text
+            WHEN (l.held_at IS NOT NULL) THEN 'lane held'::text
+            WHEN (e.available_at > clock_timestamp()) THEN
+            CASE e.waits
+                WHEN 1 THEN 'backoff'::text
+                WHEN 2 THEN 'snooze'::text
+                ELSE 'send_after'::text
+            END
+            ELSE 'dispatcher'::text
+        END AS waiting_for,
+    j.created_at,
+    outbox.id_time(j.id) AS accepted_at,
+    j.send_after,
+    j.expires_at,
+    e.available_at AS due_at,
+        CASE
+            WHEN (e.id IS NULL) THEN d.finished_at
+            ELSE NULL::timestamp with time zone
+        END AS finished_at,
+    COALESCE(e.series, d.series) AS series,
+    COALESCE(e.attempt, d.attempt) AS attempts,
+    COALESCE((e.max_attempts)::integer, 0) AS max_attempts,
+    last.error_class AS last_error_class,
+    last.error_code AS last_error_code,
+    last.error_message AS last_error,
+    r.status AS receipt_status,
+    r.at AS receipt_at,
+    j.resend_of,
+    j.list_job_id,
+        CASE
+            WHEN (e.claimed_by IS NULL) THEN COALESCE(l.paused_at, l.held_at)
+            ELSE NULL::timestamp with time zone
+        END AS stopped_at,
+        CASE
+            WHEN (e.claimed_by IS NULL) THEN l.paused_by
+            ELSE NULL::text
+        END AS paused_by,
+        CASE
+            WHEN (e.claimed_by IS NULL) THEN l.hold_code
+            ELSE NULL::text
+        END AS hold_code,
+        CASE
+            WHEN (e.claimed_by IS NULL) THEN l.hold_reason
+            ELSE NULL::text
+        END AS hold_reason,
+    j.id
+   FROM (((((outbox.job j
+     LEFT JOIN outbox.entry e ON ((e.id = j.id)))
+     LEFT JOIN outbox.lane l ON ((l.lane_id = e.lane_id)))
+     LEFT JOIN LATERAL ( SELECT d_1.status,
+            d_1.finished_at,
+            d_1.series,
+            d_1.attempt
+           FROM outbox.delivery d_1
+          WHERE ((d_1.id = j.id) AND d_1.terminal AND (NOT d_1.late))
+          ORDER BY d_1.series DESC
+         LIMIT 1) d ON (true))
+     LEFT JOIN LATERAL ( SELECT d_1.error_class,
+            d_1.error_code,
+            d_1.error_message
+           FROM outbox.delivery d_1
+          WHERE ((d_1.id = j.id) AND (NOT d_1.late))
+          ORDER BY d_1.lease_no DESC
+         LIMIT 1) last ON (true))
+     LEFT JOIN LATERAL ( SELECT r_1.status,
+            r_1.at
+           FROM outbox.receipt r_1
+          WHERE (r_1.id = j.id)
+          ORDER BY r_1.receipt_id DESC
+         LIMIT 1) r ON (true));
+
+COMMENT ON VIEW outbox.notification IS 'One row for each job, the waiting ones too.';
+
+CREATE VIEW outbox.notification_delivery AS
+ SELECT j.job_id,
+    j.tenant_id,
+    j.user_id,
+    j.channel,
+    j.queue,
+    j.template_code,
+    d.template_version,
+    j.locale,
+    j.event_id,
+    j.campaign_id,
+    j.category,
+    d.recipient,
+    d.subject,
+    encode(d.content_sha256, 'hex'::text) AS content_sha256,
+    d.series,
+    d.attempt,
+    d.lease_no,
+    d.late,
+    d.status,
+    d.provider,
+    d.provider_message_id,
+    d.error_class,
+    d.error_code,
+    d.error_message,
+    d.started_at,
+    d.finished_at,
+    d.duration_ms,
+    d.next_attempt_at,
+    d.recipient_hash,
+    outbox.id_time(j.id) AS accepted_at,
+    j.send_after,
+    j.expires_at,
+    j.id,
+    d.id AS delivery_id
+   FROM (outbox.delivery d
+     JOIN outbox.job j ON ((j.id = d.id)));
+
+COMMENT ON VIEW outbox.notification_delivery IS 'One row for each attempt and each terminal event; never changed afterwards.';
+
+COMMENT ON COLUMN outbox.notification_delivery.delivery_id IS 'The same number as id: a range over days bounds both, so that only those days'' partitions are read.';
+
+CREATE VIEW outbox.notification_history AS
+ SELECT job_id,
+    status,
+    at,
+    attempt,
+    error,
+    tenant_id,
+    series,
+    step,
+    id
+   FROM ( SELECT j.job_id,
+                CASE
+                    WHEN (j.send_after > outbox.id_time(j.id)) THEN 'scheduled'::text
+                    ELSE 'pending'::text
+                END AS status,
+            outbox.id_time(j.id) AS at,
+            0 AS attempt,
+            NULL::text AS error,
+            j.tenant_id,
+            (1)::smallint AS series,
+            0 AS step,
+            j.id
+           FROM outbox.job j
+          WHERE ((j.expires_at IS NULL) OR (NOT (EXISTS ( SELECT
+                   FROM outbox.delivery d
+                  WHERE ((d.id = j.id) AND (d.lease_no = 0))))))
+        UNION ALL
+         SELECT j.job_id,
+            'pending'::text AS status,
+            j.send_after,
+            0,
+            NULL::text AS error,
+            j.tenant_id,
+            (1)::smallint AS series,
+            1,
+            j.id
+           FROM outbox.job j
+          WHERE ((j.send_after > outbox.id_time(j.id)) AND (j.send_after <= clock_timestamp()) AND (NOT (EXISTS ( SELECT
+                   FROM outbox.delivery d
+                  WHERE ((d.id = j.id) AND (COALESCE(d.started_at, d.finished_at) < j.send_after))))) AND (NOT (EXISTS ( SELECT
+                   FROM outbox.operator_action a
+                  WHERE ((a.id = j.id) AND (a.action = 'promote'::text) AND (a.at < j.send_after))))))
+        UNION ALL
+         SELECT j.job_id,
+            'pending'::text AS status,
+            a.at,
+                CASE
+                    WHEN (a.action = 'promote'::text) THEN COALESCE((( SELECT d.attempt
+                       FROM outbox.delivery d
+                      WHERE ((d.id = j.id) AND (NOT d.late) AND (d.finished_at < a.at))
+                      ORDER BY d.lease_no DESC
+                     LIMIT 1))::integer, 0)
+                    ELSE 0
+                END AS "case",
+            NULL::text AS error,
+            j.tenant_id,
+            ((a.detail ->> 'series'::text))::smallint AS series,
+            2,
+            j.id
+           FROM (outbox.operator_action a
+             JOIN outbox.job j ON ((j.id = a.id)))
+          WHERE (a.action = ANY (ARRAY['retry'::text, 'replay'::text, 'promote'::text]))
+        UNION ALL
+         SELECT j.job_id,
+            'processing'::text AS status,
+            d.started_at,
+            d.attempt,
+            NULL::text AS error,
+            j.tenant_id,
+            d.series,
+            3,
+            j.id
+           FROM (outbox.delivery d
+             JOIN outbox.job j ON ((j.id = d.id)))
+          WHERE ((d.started_at IS NOT NULL) AND (NOT d.late))
+        UNION ALL
+         SELECT j.job_id,
+                CASE
+                    WHEN d.terminal THEN outbox.ended_status(d.status)
+                    WHEN ((d.error_class = 'held'::text) OR (d.error_code = 'lease.lost'::text) OR (d.next_attempt_at <= d.finished_at)) THEN 'pending'::text
+                    WHEN (d.error_class = 'snoozed'::text) THEN 'scheduled'::text
+                    ELSE 'retrying'::text
+                END AS "case",
+            d.finished_at,
+            d.attempt,
+            COALESCE(d.error_message, d.error_code) AS "coalesce",
+            j.tenant_id,
+            d.series,
+            4,
+            j.id
+           FROM (outbox.delivery d
+             JOIN outbox.job j ON ((j.id = d.id)))
+          WHERE (NOT d.late)
+        UNION ALL
+         SELECT j.job_id,
+            'pending'::text AS status,
+            d.next_attempt_at,
+            d.attempt,
+            NULL::text AS error,
+            j.tenant_id,
+            d.series,
+            5,
+            j.id
+           FROM (outbox.delivery d
+             JOIN outbox.job j ON ((j.id = d.id)))
+          WHERE ((NOT d.late) AND (NOT d.terminal) AND (d.next_attempt_at > d.finished_at) AND (d.next_attempt_at <= clock_timestamp()) AND (d.error_class IS DISTINCT FROM 'held'::text) AND (d.error_code IS DISTINCT FROM 'lease.lost'::text) AND (NOT (EXISTS ( SELECT
+                   FROM outbox.delivery n
+                  WHERE ((n.id = d.id) AND (n.lease_no > d.lease_no) AND (NOT n.late) AND (COALESCE(n.started_at, n.finished_at) < d.next_attempt_at))))) AND (NOT (EXISTS ( SELECT
+                   FROM outbox.operator_action a
+                  WHERE ((a.id = d.id) AND (a.action = 'promote'::text) AND (a.at >= d.finished_at) AND (a.at < d.next_attempt_at))))))
+        UNION ALL
+         SELECT j.job_id,
+            'processing'::text AS status,
+            e.claimed_at,
+            e.attempt,
+            NULL::text AS error,
+            j.tenant_id,
+            e.series,
+            6,
+            j.id
+           FROM (outbox.entry e
+             JOIN outbox.job j ON ((j.id = e.id)))
+          WHERE (e.claimed_by IS NOT NULL)) h;
+
+COMMENT ON VIEW outbox.notification_history IS 'Every change of a job''s state; order by job_id, series, at, step.';
+
+CREATE VIEW outbox.notification_replay AS
+ SELECT j.job_id,
+    j.tenant_id,
+    j.user_id,
+    j.channel,
+    j.queue,
+    j.template_code,
+    j.event_id,
+    j.campaign_id,
+    a.action,
+    a.at AS replayed_at,
+    a.actor AS replayed_by,
+    a.series,
+    f.attempt AS failed_attempts,
+    f.finished_at AS failed_at,
+    l.reason,
+    f.error_class,
+    f.error_code,
+    f.error_message,
+    s.status AS outcome,
+    s.finished_at AS outcome_at,
+    j.id
+   FROM ((((( SELECT a_1.id,
+            a_1.action,
+            a_1.at,
+            a_1.actor,
+            ((a_1.detail ->> 'series'::text))::smallint AS series
+           FROM outbox.operator_action a_1
+          WHERE (a_1.action = ANY (ARRAY['retry'::text, 'replay'::text]))) a
+     JOIN outbox.job j ON ((j.id = a.id)))
+     LEFT JOIN LATERAL ( SELECT d.attempt,
+            d.finished_at,
+            d.error_class,
+            d.error_code,
+            d.error_message
+           FROM outbox.delivery d
+          WHERE ((d.id = a.id) AND (d.series = (a.series - 1)) AND d.terminal AND (NOT d.late))) f ON (true))
+     LEFT JOIN LATERAL ( SELECT l_1.reason
+           FROM outbox.dead_letter l_1
+          WHERE ((l_1.id = a.id) AND (l_1.series = (a.series - 1)))
+          ORDER BY l_1.dead_letter_id DESC
+         LIMIT 1) l ON (true))
+     LEFT JOIN LATERAL ( SELECT d.status,
+            d.finished_at
+           FROM outbox.delivery d
+          WHERE ((d.id = a.id) AND (d.series = a.series) AND d.terminal AND (NOT d.late))) s ON (true));
+
+COMMENT ON VIEW outbox.notification_replay IS 'One row for each new series of a failed job: what had failed, who asked for it when, what came of it.';
+
+ALTER TABLE outbox.operator_action ALTER COLUMN action_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME outbox.operator_action_action_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE outbox.producer_tenant (
+    role_name text NOT NULL,
+    tenant_id text NOT NULL
+);
+
+CREATE VIEW outbox.queue_now WITH (security_invoker='true') AS
+ SELECT l.queue,
+    l.tenant_id,
+    count(*) FILTER (WHERE ((e.claimed_by IS NULL) AND (e.available_at <= clock_timestamp()))) AS waiting,
+    count(*) FILTER (WHERE (e.claimed_by IS NOT NULL)) AS active,
+    count(*) FILTER (WHERE ((e.claimed_by IS NULL) AND (e.available_at > clock_timestamp()))) AS delayed,
+    min(e.available_at) FILTER (WHERE ((e.claimed_by IS NULL) AND (e.available_at <= clock_timestamp()))) AS oldest_waiting_at
+   FROM (outbox.entry e
+     JOIN outbox.lane l ON ((l.lane_id = e.lane_id)))
+  GROUP BY l.queue, l.tenant_id;
+
+CREATE TABLE outbox.queue_pause (
+    queue text NOT NULL,
+    paused_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    paused_by text NOT NULL
+);
+
+ALTER TABLE outbox.receipt ALTER COLUMN receipt_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME outbox.receipt_receipt_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE outbox.recipient (
+    tenant_id text NOT NULL,
+    user_id text NOT NULL,
+    email text,
+    phone text,
+    telegram_chat_id text,
+    locale text,
+    timezone text,
+    attributes jsonb DEFAULT '{}'::jsonb NOT NULL,
+    opt_outs text[] DEFAULT '{}'::text[] NOT NULL,
+    quiet_hours jsonb,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT recipient_user_id_check CHECK (((char_length(user_id) >= 1) AND (char_length(user_id) <= 128)))
+);
+
+ALTER TABLE ONLY outbox.recipient FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.rule (
+    rule_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    tenant_id text NOT NULL,
+    name text NOT NULL,
+    event_type text NOT NULL,
+    condition jsonb,
+    template_code text NOT NULL,
+    channels text[] NOT NULL,
+    delay_s integer DEFAULT 0 NOT NULL,
+    expires_after_s integer,
+    priority text DEFAULT 'normal'::text NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT rule_channels_check CHECK (((cardinality(channels) >= 1) AND (cardinality(channels) <= 10))),
+    CONSTRAINT rule_delay_s_check CHECK ((delay_s >= 0)),
+    CONSTRAINT rule_expires_after_s_check CHECK ((expires_after_s > 0))
+);
+
+ALTER TABLE ONLY outbox.rule FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.sink_message (
+    message_id bigint NOT NULL,
+    tenant_id text NOT NULL,
+    caught_by text NOT NULL,
+    channel text NOT NULL,
+    job_id uuid,
+    recipient text,
+    subject text,
+    body text NOT NULL,
+    headers jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT sink_message_caught_by_check CHECK ((caught_by = ANY (ARRAY['sink'::text, 'smtp'::text, 'http'::text])))
+);
+
+ALTER TABLE ONLY outbox.sink_message FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.sink_message ALTER COLUMN message_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME outbox.sink_message_message_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE outbox.stat_minute (
+    at timestamp with time zone NOT NULL,
+    epoch bigint,
+    duration_ms_sum bigint DEFAULT 0 NOT NULL,
+    lane_id integer NOT NULL,
+    sent integer DEFAULT 0 NOT NULL,
+    failed integer DEFAULT 0 NOT NULL,
+    retrying integer DEFAULT 0 NOT NULL,
+    expired integer DEFAULT 0 NOT NULL,
+    cancelled integer DEFAULT 0 NOT NULL,
+    rescued integer DEFAULT 0 NOT NULL,
+    late integer DEFAULT 0 NOT NULL,
+    durations integer[],
+    pickups integer[]
+);
+
+ALTER TABLE ONLY outbox.stat_minute FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.stat_second (
+    at timestamp with time zone NOT NULL,
+    epoch bigint,
+    duration_ms_sum bigint DEFAULT 0 NOT NULL,
+    lane_id integer NOT NULL,
+    sent integer DEFAULT 0 NOT NULL,
+    failed integer DEFAULT 0 NOT NULL,
+    retrying integer DEFAULT 0 NOT NULL,
+    expired integer DEFAULT 0 NOT NULL,
+    cancelled integer DEFAULT 0 NOT NULL,
+    rescued integer DEFAULT 0 NOT NULL,
+    late integer DEFAULT 0 NOT NULL,
+    durations integer[],
+    pickups integer[]
+);
+
+ALTER TABLE ONLY outbox.stat_second FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.stat_total (
+    lane_id integer NOT NULL,
+    sent bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    retrying bigint DEFAULT 0 NOT NULL,
+    expired bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL,
+    rescued bigint DEFAULT 0 NOT NULL,
+    late bigint DEFAULT 0 NOT NULL,
+    duration_ms_sum bigint DEFAULT 0 NOT NULL,
+    durations bigint[],
+    pickups bigint[]
+);
+
+ALTER TABLE ONLY outbox.stat_total FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.suppression (
+    tenant_id text NOT NULL,
+    channel text NOT NULL,
+    address text NOT NULL,
+    code text NOT NULL,
+    reason text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+ALTER TABLE ONLY outbox.suppression FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.template (
+    tenant_id text NOT NULL,
+    code text NOT NULL,
+    channel text NOT NULL,
+    locale text NOT NULL,
+    version integer NOT NULL,
+    subject text,
+    body_text text,
+    body_html text,
+    schema jsonb,
+    keep_content text DEFAULT 'hash'::text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    created_by text,
+    deleted_at timestamp with time zone,
+    CONSTRAINT template_code_check CHECK (((char_length(code) >= 1) AND (char_length(code) <= 128))),
+    CONSTRAINT template_keep_content_check CHECK ((keep_content = ANY (ARRAY['none'::text, 'hash'::text, 'full'::text])))
+);
+
+ALTER TABLE ONLY outbox.template FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.tenant (
+    tenant_id text NOT NULL,
+    default_locale text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT tenant_tenant_id_check CHECK (((char_length(tenant_id) >= 1) AND (char_length(tenant_id) <= 128)))
+);
+
+ALTER TABLE ONLY outbox.tenant FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE ONLY outbox.job_key ATTACH PARTITION outbox.job_key_0 FOR VALUES WITH (modulus 8, remainder 0);
+
+ALTER TABLE ONLY outbox.job_key ATTACH PARTITION outbox.job_key_1 FOR VALUES WITH (modulus 8, remainder 1);
+
+ALTER TABLE ONLY outbox.job_key ATTACH PARTITION outbox.job_key_2 FOR VALUES WITH (modulus 8, remainder 2);
+
+ALTER TABLE ONLY outbox.job_key ATTACH PARTITION outbox.job_key_3 FOR VALUES WITH (modulus 8, remainder 3);
+
+ALTER TABLE ONLY outbox.job_key ATTACH PARTITION outbox.job_key_4 FOR VALUES WITH (modulus 8, remainder 4);
+
+ALTER TABLE ONLY outbox.job_key ATTACH PARTITION outbox.job_key_5 FOR VALUES WITH (modulus 8, remainder 5);
+
+ALTER TABLE ONLY outbox.job_key ATTACH PARTITION outbox.job_key_6 FOR VALUES WITH (modulus 8, remainder 6);
+
+ALTER TABLE ONLY outbox.job_key ATTACH PARTITION outbox.job_key_7 FOR VALUES WITH (modulus 8, remainder 7);
+
+ALTER TABLE ONLY outbox.api_key
+    ADD CONSTRAINT api_key_key_sha256_key UNIQUE (key_sha256);
+
+ALTER TABLE ONLY outbox.api_key
+    ADD CONSTRAINT api_key_pkey PRIMARY KEY (key_id);
+
+ALTER TABLE ONLY outbox.control
+    ADD CONSTRAINT control_pkey PRIMARY KEY (only_row);
+
+ALTER TABLE ONLY outbox.dead_letter
+    ADD CONSTRAINT dead_letter_pkey PRIMARY KEY (dead_letter_id);
+
+ALTER TABLE ONLY outbox.dispatcher
+    ADD CONSTRAINT dispatcher_pkey PRIMARY KEY (epoch);
+
+ALTER TABLE ONLY outbox.entry
+    ADD CONSTRAINT entry_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY outbox.event
+    ADD CONSTRAINT event_pkey PRIMARY KEY (tenant_id, event_id);
+
+ALTER TABLE ONLY outbox.handler
+    ADD CONSTRAINT handler_pkey PRIMARY KEY (kind, name);
+
+ALTER TABLE ONLY outbox.inbox_message
+    ADD CONSTRAINT inbox_message_id_series_key UNIQUE (id, series);
+
+ALTER TABLE ONLY outbox.inbox_message
+    ADD CONSTRAINT inbox_message_pkey PRIMARY KEY (message_id);
+
+ALTER TABLE ONLY outbox.job_key
+    ADD CONSTRAINT job_key_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY outbox.job_key_0
+    ADD CONSTRAINT job_key_0_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY outbox.job_key_1
+    ADD CONSTRAINT job_key_1_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY outbox.job_key_2
+    ADD CONSTRAINT job_key_2_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY outbox.job_key_3
+    ADD CONSTRAINT job_key_3_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY outbox.job_key_4
+    ADD CONSTRAINT job_key_4_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY outbox.job_key_5
+    ADD CONSTRAINT job_key_5_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY outbox.job_key_6
+    ADD CONSTRAINT job_key_6_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY outbox.job_key_7
+    ADD CONSTRAINT job_key_7_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY outbox.job
+    ADD CONSTRAINT job_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY outbox.lane
+    ADD CONSTRAINT lane_pkey PRIMARY KEY (lane_id);
+
+ALTER TABLE ONLY outbox.lane
+    ADD CONSTRAINT lane_tenant_id_queue_scope_key UNIQUE (tenant_id, queue, scope);
+
+ALTER TABLE ONLY outbox.operator_action
+    ADD CONSTRAINT operator_action_pkey PRIMARY KEY (action_id);
+
+ALTER TABLE ONLY outbox.producer_tenant
+    ADD CONSTRAINT producer_tenant_pkey PRIMARY KEY (role_name, tenant_id);
+
+ALTER TABLE ONLY outbox.queue_pause
+    ADD CONSTRAINT queue_pause_pkey PRIMARY KEY (queue);
+
+ALTER TABLE ONLY outbox.receipt
+    ADD CONSTRAINT receipt_pkey PRIMARY KEY (receipt_id);
+
+ALTER TABLE ONLY outbox.recipient
+    ADD CONSTRAINT recipient_pkey PRIMARY KEY (tenant_id, user_id);
+
+ALTER TABLE ONLY outbox.rule
+    ADD CONSTRAINT rule_pkey PRIMARY KEY (rule_id);
+
+ALTER TABLE ONLY outbox.setting
+    ADD CONSTRAINT setting_pkey PRIMARY KEY (only_row);
+
+ALTER TABLE ONLY outbox.sink_message
+    ADD CONSTRAINT sink_message_pkey PRIMARY KEY (message_id);
+
+ALTER TABLE ONLY outbox.stat_total
+    ADD CONSTRAINT stat_total_pkey PRIMARY KEY (lane_id);
+
+ALTER TABLE ONLY outbox.suppression
+    ADD CONSTRAINT suppression_pkey PRIMARY KEY (tenant_id, channel, address);
+
+ALTER TABLE ONLY outbox.template
+    ADD CONSTRAINT template_pkey PRIMARY KEY (tenant_id, code, channel, locale, version);
+
+ALTER TABLE ONLY outbox.tenant
+    ADD CONSTRAINT tenant_pkey PRIMARY KEY (tenant_id);
+
+CREATE INDEX dead_letter_job ON outbox.dead_letter USING btree (id) WHERE (id IS NOT NULL);
+
+CREATE INDEX dead_letter_newest ON outbox.dead_letter USING btree (tenant_id, dead_letter_id);
+
+CREATE UNIQUE INDEX delivery_end ON ONLY outbox.delivery USING btree (id, series) WHERE (terminal AND (NOT late));
+
+CREATE UNIQUE INDEX delivery_lease ON ONLY outbox.delivery USING btree (id, lease_no, late);
+
+CREATE INDEX delivery_recipient ON ONLY outbox.delivery USING btree (recipient_hash, id) WHERE (recipient_hash IS NOT NULL);
+
+CREATE INDEX entry_claim ON outbox.entry USING btree (lane_id, priority, available_at, id);
+
+CREATE INDEX entry_expiry ON outbox.entry USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+
+CREATE INDEX inbox_message_user ON outbox.inbox_message USING btree (tenant_id, user_id, message_id);
+
+CREATE INDEX job_campaign ON ONLY outbox.job USING btree (campaign_id) WHERE (campaign_id IS NOT NULL);
+
+CREATE INDEX job_event ON ONLY outbox.job USING btree (event_id) WHERE (event_id IS NOT NULL);
+
+CREATE INDEX job_user ON ONLY outbox.job USING btree (tenant_id, user_id, id) WHERE (user_id IS NOT NULL);
+
+CREATE INDEX lane_held ON outbox.lane USING btree (probe_at) WHERE (held_at IS NOT NULL);
+
+CREATE INDEX operator_action_job ON outbox.operator_action USING btree (id) WHERE (id IS NOT NULL);
+
+CREATE INDEX receipt_job ON outbox.receipt USING btree (id, receipt_id);
+
+CREATE INDEX rule_event ON outbox.rule USING btree (tenant_id, event_type) WHERE enabled;
+
+CREATE INDEX stat_minute_at ON outbox.stat_minute USING btree (at);
+
+CREATE INDEX stat_second_at ON outbox.stat_second USING btree (at);
+
+ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_0_pkey;
+
+ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_1_pkey;
+
+ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_2_pkey;
+
+ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_3_pkey;
+
+ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_4_pkey;
+
+ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_5_pkey;
+
+ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_6_pkey;
+
+ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_7_pkey;
+
+CREATE TRIGGER make_lanes AFTER INSERT ON outbox.handler FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_lanes();
+
+CREATE TRIGGER make_lanes AFTER INSERT ON outbox.tenant FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_lanes();
+
+ALTER TABLE outbox.api_key ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.dead_letter ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.delivery ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.entry ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.event ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY everything ON outbox.api_key TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.dead_letter TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.delivery TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.entry TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.event TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.inbox_message TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.job TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.job_key TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.lane TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.operator_action TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.receipt TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.recipient TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.rule TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.sink_message TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.stat_minute TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.stat_second TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.stat_total TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.suppression TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.template TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.tenant TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+ALTER TABLE outbox.inbox_message ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.job ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.job_key ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.lane ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.operator_action ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY own_tenant ON outbox.api_key TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.dead_letter TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.delivery TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.entry TO outbox_api USING ((EXISTS ( SELECT
+   FROM outbox.lane l
+  WHERE (l.lane_id = entry.lane_id))));
+
+CREATE POLICY own_tenant ON outbox.event TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.inbox_message TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.job TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.job_key TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.lane TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.operator_action TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.receipt TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.recipient TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.rule TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.sink_message TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.stat_minute TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
+   FROM outbox.lane l
+  WHERE (l.lane_id = stat_minute.lane_id)))));
+
+CREATE POLICY own_tenant ON outbox.stat_second TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
+   FROM outbox.lane l
+  WHERE (l.lane_id = stat_second.lane_id)))));
+
+CREATE POLICY own_tenant ON outbox.stat_total TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
+   FROM outbox.lane l
+  WHERE (l.lane_id = stat_total.lane_id)))));
+
+CREATE POLICY own_tenant ON outbox.suppression TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.template TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.tenant TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+ALTER TABLE outbox.receipt ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.recipient ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.rule ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.sink_message ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.stat_minute ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.stat_second ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.stat_total ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.suppression ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.template ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.tenant ENABLE ROW LEVEL SECURITY;
+
+GRANT USAGE ON SCHEMA outbox TO outbox_producer;
+GRANT USAGE ON SCHEMA outbox TO outbox_api;
+GRANT USAGE ON SCHEMA outbox TO outbox_dispatcher;
+GRANT USAGE ON SCHEMA outbox TO outbox_auditor;
+
+REVOKE ALL ON FUNCTION outbox.accepted_status(send_after timestamp with time zone, expires_at timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.accepted_status(send_after timestamp with time zone, expires_at timestamp with time zone, at timestamp with time zone) TO outbox_auditor;
+GRANT ALL ON FUNCTION outbox.accepted_status(send_after timestamp with time zone, expires_at timestamp with time zone, at timestamp with time zone) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.accepted_status(send_after timestamp with time zone, expires_at timestamp with time zone, at timestamp with time zone) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.add_faults(parsed outbox.parsed[], unhandled text[], unknown_templates text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.add_faults(parsed outbox.parsed[], unhandled text[], unknown_templates text[]) TO outbox_dispatcher;
+
+GRANT SELECT ON TABLE outbox.setting TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.setting TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.address_hash(address text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.address_hash(address text) TO outbox_auditor;
+GRANT ALL ON FUNCTION outbox.address_hash(address text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.address_hash(address text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.authenticate(hash bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.authenticate(hash bytea) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.authenticate(hash bytea) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.caller() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.caller() TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.cancel_jobs(ids bigint[], actor text, reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.cancel_jobs(ids bigint[], actor text, reason text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.cancel_jobs(ids bigint[], actor text, reason text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.check_batch(jobs jsonb[], tenant text, on_conflict text, on_fault text, jobs_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.check_batch(jobs jsonb[], tenant text, on_conflict text, on_fault text, jobs_max integer) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.compare_keys(parsed outbox.parsed[], at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.compare_keys(parsed outbox.parsed[], at timestamp with time zone) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.ended_status(status text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.ended_status(status text) TO outbox_auditor;
+GRANT ALL ON FUNCTION outbox.ended_status(status text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.ended_status(status text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) TO outbox_auditor;
+GRANT ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) TO outbox_api;
+
+GRANT SELECT,INSERT ON TABLE outbox.delivery TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.delivery TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.entry TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.entry TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.current_status(job bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.current_status(job bigint) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.current_status(job bigint) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.pointer(key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.pointer(key text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.pointer(key text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.depth_faults(job jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.depth_faults(job jsonb) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.drop_keys(compared outbox.compared[], refused integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.drop_keys(compared outbox.compared[], refused integer[]) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.end_hold(held integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.end_hold(held integer) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.enqueue(job jsonb, tenant text, notify boolean, on_conflict text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.enqueue(job jsonb, tenant text, notify boolean, on_conflict text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) TO outbox_producer;
+GRANT ALL ON FUNCTION outbox.enqueue(job jsonb, tenant text, notify boolean, on_conflict text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) TO outbox_api;
+GRANT ALL ON FUNCTION outbox.enqueue(job jsonb, tenant text, notify boolean, on_conflict text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.enqueue_many(jobs jsonb[], tenant text, notify boolean, on_conflict text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.enqueue_many(jobs jsonb[], tenant text, notify boolean, on_conflict text) TO outbox_producer;
+GRANT ALL ON FUNCTION outbox.enqueue_many(jobs jsonb[], tenant text, notify boolean, on_conflict text) TO outbox_api;
+GRANT ALL ON FUNCTION outbox.enqueue_many(jobs jsonb[], tenant text, notify boolean, on_conflict text) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.enqueue_many_v1(jobs jsonb[], tenant text, on_conflict text, on_fault text, fill_created boolean, notify boolean, traceparents text[], resend_of uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.enqueue_many_v1(jobs jsonb[], tenant text, on_conflict text, on_fault text, fill_created boolean, notify boolean, traceparents text[], resend_of uuid) TO outbox_producer;
+GRANT ALL ON FUNCTION outbox.enqueue_many_v1(jobs jsonb[], tenant text, on_conflict text, on_fault text, fill_created boolean, notify boolean, traceparents text[], resend_of uuid) TO outbox_api;
+GRANT ALL ON FUNCTION outbox.enqueue_many_v1(jobs jsonb[], tenant text, on_conflict text, on_fault text, fill_created boolean, notify boolean, traceparents text[], resend_of uuid) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.erase_recipient(for_tenant text, for_user text, actor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.erase_recipient(for_tenant text, for_user text, actor text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.erase_recipient(for_tenant text, for_user text, actor text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.expand_lists(parsed outbox.parsed[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.expand_lists(parsed outbox.parsed[]) TO outbox_dispatcher;
+
+GRANT SELECT,INSERT ON TABLE outbox.job TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.job TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.job_key TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.job_key TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.find_job(tenant text, wanted uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.find_job(tenant text, wanted uuid) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.find_job(tenant text, wanted uuid) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.from_priority(value smallint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.from_priority(value smallint) TO outbox_auditor;
+GRANT ALL ON FUNCTION outbox.from_priority(value smallint) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.from_priority(value smallint) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.headers_faults(headers jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.headers_faults(headers jsonb) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.hold_lane(for_tenant text, for_queue text, for_scope text, code text, reason text, first_probe_s double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.hold_lane(for_tenant text, for_queue text, for_scope text, code text, reason text, first_probe_s double precision) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.id_floor(at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.id_floor(at timestamp with time zone) TO outbox_auditor;
+GRANT ALL ON FUNCTION outbox.id_floor(at timestamp with time zone) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.id_floor(at timestamp with time zone) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.id_of(tenant text, job_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.id_of(tenant text, job_id uuid) TO outbox_auditor;
+GRANT ALL ON FUNCTION outbox.id_of(tenant text, job_id uuid) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.id_time(id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.id_time(id bigint) TO outbox_auditor;
+GRANT ALL ON FUNCTION outbox.id_time(id bigint) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.id_time(id bigint) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.uuid5(namespace uuid, name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.uuid5(namespace uuid, name text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.uuid5(namespace uuid, name text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) TO outbox_producer;
+GRANT ALL ON FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) TO outbox_api;
+GRANT ALL ON FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.is_uuid(value text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.is_uuid(value text) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.lane_of(for_tenant text, for_queue text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.lane_of(for_tenant text, for_queue text) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.lanes_of(parsed outbox.parsed[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.lanes_of(parsed outbox.parsed[]) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.make_lanes() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.make_lanes() TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.make_partitions(days_ahead integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.make_partitions(days_ahead integer) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.make_partitions(days_ahead integer) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.may_enqueue(tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.may_enqueue(tenant text) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.uuid7() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.uuid7() TO outbox_producer;
+GRANT ALL ON FUNCTION outbox.uuid7() TO outbox_api;
+GRANT ALL ON FUNCTION outbox.uuid7() TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.new_job_id(idempotency_key jsonb, tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.new_job_id(idempotency_key jsonb, tenant text) TO outbox_dispatcher;
+
+GRANT USAGE ON SEQUENCE outbox.id_seq TO outbox_dispatcher;
+GRANT USAGE ON SEQUENCE outbox.id_seq TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.next_id() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.next_id() TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.next_version() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.next_version() TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.null_keys(object jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.null_keys(object jsonb) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.partition_days_left() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.partition_days_left() TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.partition_days_left() TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.payload_priority(value jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.payload_priority(value jsonb) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.plain_meta(job jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.plain_meta(job jsonb) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.promote_job(wanted bigint, actor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.promote_job(wanted bigint, actor text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.promote_job(wanted bigint, actor text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.raise_conflicts(results outbox.enqueued[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.raise_conflicts(results outbox.enqueued[]) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.raise_faults(parsed outbox.parsed[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.raise_faults(parsed outbox.parsed[]) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.rare_faults(rare jsonb, template_code text, channel text, timeout_s_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.rare_faults(rare jsonb, template_code text, channel text, timeout_s_max integer) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.retry_job(wanted bigint, actor text, action text, dead_letter bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.retry_job(wanted bigint, actor text, action text, dead_letter bigint) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.retry_job(wanted bigint, actor text, action text, dead_letter bigint) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.ring(lane_ids integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.ring(lane_ids integer[]) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.ring(lane_ids integer[]) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.sees(tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.sees(tenant text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.sees(tenant text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.sha1(message bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.sha1(message bytea) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.store_jobs(fresh outbox.parsed[], lane_ids integer[], some_expired boolean, at timestamp with time zone, traceparents text[], resend_of uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.store_jobs(fresh outbox.parsed[], lane_ids integer[], some_expired boolean, at timestamp with time zone, traceparents text[], resend_of uuid) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.store_keys(parsed outbox.parsed[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.store_keys(parsed outbox.parsed[]) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.text_fault(job jsonb, key text, chars_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.text_fault(job jsonb, key text, chars_max integer) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.to_faults(value jsonb, channel text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.to_faults(value jsonb, channel text) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.to_priority(value text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.to_priority(value text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.to_priority(value text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.to_time(value text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.to_time(value text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.to_time(value text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.unknown_faults(rest jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.unknown_faults(rest jsonb) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.unseen_by(wanted bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.unseen_by(wanted bigint) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.unseen_by(wanted bigint) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.whole_job(job_id uuid, created_at timestamp with time zone, job jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.whole_job(job_id uuid, created_at timestamp with time zone, job jsonb) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.whole_job(job_id uuid, created_at timestamp with time zone, job jsonb) TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.api_key TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.lane TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.lane TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.receipt TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.receipt TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.api_notification TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.api_notification TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.api_notification_delivery TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.api_notification_delivery TO outbox_api;
+
+GRANT SELECT,INSERT ON TABLE outbox.operator_action TO outbox_dispatcher;
+GRANT SELECT,INSERT ON TABLE outbox.operator_action TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.api_notification_history TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.api_notification_history TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.control TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.control TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.dead_letter TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.dead_letter TO outbox_api;
+
+GRANT USAGE ON SEQUENCE outbox.dead_letter_dead_letter_id_seq TO outbox_dispatcher;
+GRANT USAGE ON SEQUENCE outbox.dead_letter_dead_letter_id_seq TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.dispatcher TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.dispatcher TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.event TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.event TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.handler TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.handler TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.inbox_message TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.inbox_message TO outbox_api;
+
+GRANT USAGE ON SEQUENCE outbox.inbox_message_message_id_seq TO outbox_dispatcher;
+GRANT USAGE ON SEQUENCE outbox.inbox_message_message_id_seq TO outbox_api;
+
+GRANT USAGE ON SEQUENCE outbox.lane_lane_id_seq TO outbox_dispatcher;
+GRANT USAGE ON SEQUENCE outbox.lane_lane_id_seq TO outbox_api;
+
+GRANT SELECT ON TABLE outbox.notification TO outbox_auditor;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.notification TO outbox_dispatcher;
+
+GRANT SELECT ON TABLE outbox.notification_delivery TO outbox_auditor;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.notification_delivery TO outbox_dispatcher;
+
+GRANT SELECT ON TABLE outbox.notification_history TO outbox_auditor;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.notification_history TO outbox_dispatcher;
+
+GRANT SELECT ON TABLE outbox.notification_replay TO outbox_auditor;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.notification_replay TO outbox_dispatcher;
+
+GRANT USAGE ON SEQUENCE outbox.operator_action_action_id_seq TO outbox_dispatcher;
+GRANT USAGE ON SEQUENCE outbox.operator_action_action_id_seq TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.producer_tenant TO outbox_dispatcher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.queue_now TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.queue_now TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.queue_pause TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.queue_pause TO outbox_api;
+
+GRANT USAGE ON SEQUENCE outbox.receipt_receipt_id_seq TO outbox_dispatcher;
+GRANT USAGE ON SEQUENCE outbox.receipt_receipt_id_seq TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.recipient TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.recipient TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.rule TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.rule TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.sink_message TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.sink_message TO outbox_api;
+
+GRANT USAGE ON SEQUENCE outbox.sink_message_message_id_seq TO outbox_dispatcher;
+GRANT USAGE ON SEQUENCE outbox.sink_message_message_id_seq TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.stat_minute TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.stat_minute TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.stat_second TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.stat_second TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.stat_total TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.stat_total TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.suppression TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.suppression TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.template TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.template TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.tenant TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.tenant TO outbox_api;
