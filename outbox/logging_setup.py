@@ -60,6 +60,8 @@ def configure_logging(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(_LEVELS[level], logging.WARNING))
+    # The pool says each failed attempt to connect; whoever needed the connection says it, too.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     logging.captureWarnings(True)
 
 

@@ -16,7 +16,8 @@ def main(arguments: list[str]) -> None:
     """Run what `arguments` (a Role as JSON) say, until it ends."""
     role = msgspec.json.decode(arguments[0], type=Role)
     config = settings()
-    ready = lifeline.hold(grace_s=config.drain_s + GRACE_MARGIN_S)
+    ready = lifeline.take_stdout()
+    lifeline.follow_parent(grace_s=config.drain_s + GRACE_MARGIN_S)
     configure_logging(level=config.log_level, log_format=config.log_format, process=role.name)
     with open_place(config) as place:
         if role.kind == "api":

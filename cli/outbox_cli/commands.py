@@ -6,6 +6,7 @@ import typer
 
 from outbox_cli import (
     audit,
+    bench,
     configuration,
     dead_letters,
     doctor,
@@ -38,6 +39,7 @@ def add_to(app: typer.Typer) -> None:
         ("keys", keys, "API keys."),
     ):
         app.add_typer(module.app, name=name, help=about)
+    app.add_typer(bench.app, name="bench", help="Measure this machine.")
     app.command("audit")(audit.audit)
     app.command("doctor")(doctor.doctor)
     app.command("config")(configuration.config)

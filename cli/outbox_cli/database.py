@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ def in_database(
 ) -> T:
     """Run `work` with the database, in an event loop of its own."""
     config = config or settings()
+    # The pool logs each failed attempt to connect; the command says it once, in a sentence.
+    logging.getLogger("psycopg").setLevel(logging.CRITICAL)
 
     async def run(url: str) -> T:
         async with Database(

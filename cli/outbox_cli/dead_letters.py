@@ -65,7 +65,7 @@ def ls(
 
     rows = in_transaction(read, tenant=tenant, read_only=True)
     if json:
-        print_json([as_object(row, raw=("job",)) for row in rows])
+        print_json([_view(row) for row in rows])
         return
     print_table(
         ("NUMBER", "FAILED", "QUEUE", "REASON", "CODE", "TRIES", "ERROR", "REPLAYED"),
@@ -97,7 +97,7 @@ def show(number: Number, tenant: Tenant = None, json: Json = False) -> None:
     if row is None:
         raise Failure(f"There is no dead letter {number}.")
     if json:
-        print_json(as_object(row, raw=("job",), without=("id", "newest_series")))
+        print_json(_view(row))
         return
     print_fields(as_object(row, without=("id", "job", "newest_series")).items())
     if row.job is not None:
@@ -137,3 +137,10 @@ def replay(
         print_table(("NUMBER", "RESULT"), results, empty="")
     if any(result != "retried" for _, result in results):
         raise typer.Exit(FAILED)
+
+
+def _view(row: store.DeadLetterRow) -> dict[str, object]:
+    """Return one as the API has it (docs/contracts.md 3): a job, or what was none."""
+    shown = as_object(row, raw=("job",), without=("dead_letter_id", "id", "newest_series"))
+    del shown["raw_value" if row.raw_value is None else "job"]
+    return {"id": row.dead_letter_id, **shown}

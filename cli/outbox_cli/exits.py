@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import psycopg
@@ -89,27 +91,36 @@ def verdict(error: BaseException) -> tuple[str, int]:
             where = f"{error.filename}: " if error.filename else ""
             return f"{where}{error.strerror or type(error).__name__}.", FAILED
         case _:
-            # Its text may hold anything, a job's data too: the type alone is told.
+            # Its text may hold anything, a job's data too: the type and the place are told.
             return (
-                f"this is a fault of Outbox's own: {type(error).__name__}. "
-                "OUTBOX_LOG_LEVEL=debug shows where.",
+                f"this is a fault of Outbox's own: {type(error).__name__} in {_place(error)}. "
+                "OUTBOX_LOG_LEVEL=debug shows more.",
                 FAILED,
             )
 
 
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "outbox" in frame.filename] or list(frames)
+    if not ours:
+        return "an unknown place"
+    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
+
+
 def _unavailable(error: StoreUnavailable) -> str:
-    if "not migrated" in str(error) and "outbox migrate" not in str(error):
+    if "not migrated" in str(error) or isinstance(error.__cause__, UNMIGRATED):
         return NOT_MIGRATED
     return _sentence(str(error))
 
 
+UNMIGRATED = (pg.UndefinedTable, pg.UndefinedFunction, pg.InvalidSchemaName)
 NOT_MIGRATED = "The database is not migrated for this version: run `outbox migrate`."
 
 
 def _of_postgres(error: psycopg.Error) -> tuple[str, int]:
     told = _sentence(error.diag.message_primary or str(error).partition("\n")[0])
     match error:
-        case pg.UndefinedTable() | pg.UndefinedFunction() | pg.InvalidSchemaName():
+        case _ if isinstance(error, UNMIGRATED):
             return NOT_MIGRATED, DATABASE
         case pg.InsufficientPrivilege():
             return (

@@ -22,14 +22,18 @@ PR_SET_PDEATHSIG = 1
 READY = b"ready\n"
 
 
-def hold(*, grace_s: float) -> Callable[[], None]:
-    """Tie this process to its parent; return what tells the parent that we are ready."""
-    status_fd = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+def follow_parent(*, grace_s: float) -> None:
+    """Have this process stop when whoever started it, and holds its stdin, is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     watcher = threading.Thread(target=_watch, args=(grace_s,), name="lifeline", daemon=True)
     watcher.start()
+
+
+def take_stdout() -> Callable[[], None]:
+    """Keep stdout for the one line `ready`; return what writes it."""
+    status_fd = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def ready() -> None:
         os.write(status_fd, READY)

@@ -6,10 +6,11 @@ import sys
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
+import psycopg
 import typer
 
 from outbox.config import Config
-from outbox.errors import ConfigError
+from outbox.errors import ConfigError, StoreUnavailable
 from outbox_cli.database import database_settings, first_line, open_place, settings
 from outbox_cli.exits import FAILED, Failure, say
 
@@ -78,13 +79,16 @@ def _migrate(url: str, *, service_role: str | None, config: Config) -> None:
 
     try:
         migrate_schema(url, service_role=service_role, settings=database_settings(config))
-    except sqlalchemy.exc.DBAPIError as error:
-        told = first_line(error.orig or error)
-        if getattr(error.orig, "sqlstate", None) == "42501":
+    except (sqlalchemy.exc.DBAPIError, psycopg.DatabaseError) as error:
+        cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+        told = first_line(cause or error)
+        if isinstance(cause, psycopg.errors.InsufficientPrivilege):
             raise Failure(
                 f"This login may not migrate ({told}): pass --admin-url with one that may create "
                 "roles and schemas."
             ) from error
+        if isinstance(cause, psycopg.OperationalError):
+            raise StoreUnavailable(f"Postgres cannot be reached: {told}") from error
         raise Failure(f"The migration failed, and nothing was changed: {told}.") from error
 
 

@@ -15,9 +15,10 @@ from outbox.config import Config
 from outbox.errors import ConfigError, StoreUnavailable
 from outbox.store import catalog
 from outbox.store.pool import EVERY_TENANT, Database
+from outbox_cli import lifeline
 from outbox_cli.database import Place, migrate_embedded, open_place, settings
 from outbox_cli.exits import DATABASE, Failure, say
-from outbox_cli.roles import Role
+from outbox_cli.roles import GRACE_MARGIN_S, Role
 
 if TYPE_CHECKING:
     from outbox.embedded import EmbeddedServer
@@ -37,12 +38,17 @@ def serve(
         int, typer.Option(min=1, max=PROCESSES_MAX, help="Dispatcher processes.")
     ] = 1,
     migrate: Migrate = False,
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", hidden=True, help="Stop when stdin ends.")
+    ] = False,
 ) -> None:
     """Run the API, its page and a dispatcher, until SIGTERM or Ctrl-C.
 
     Prints one line, `ready http://host:port`, on stdout when it takes requests.
     """
     config = _begin("serve")
+    if with_parent:
+        lifeline.follow_parent(grace_s=config.drain_s + 2 * GRACE_MARGIN_S)
     _require_free_port(config)
     from outbox_cli.supervisor import supervise
 

@@ -1,0 +1,176 @@
+"""`outbox bench`: this machine's figures, each beside the plainest thing that does the same work.
+
+Each starts an embedded Postgres of its own, on disk and durable, and removes it afterwards; with
+`--url` (a superuser's) it makes databases of its own on that server instead, and drops them.
+What the figures mean is told in bench/README.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from outbox_cli.exits import say
+from outbox_cli.groups import Json, group
+from outbox_cli.shown import print_fields, print_json
+
+app = group()
+
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds; the medians are shown.")]
+Url = Annotated[
+    str | None,
+    typer.Option(help="A superuser's URL of a server to measure, instead of an embedded one."),
+]
+Seconds = Annotated[float, typer.Option(min=0.1, help="Seconds of each round and kind.")]
+
+
+@app.command("drain")
+def drain(
+    jobs: Annotated[int, typer.Option(min=1, help="No-op jobs in the backlog.")] = 100_000,
+    rounds: Rounds = 3,
+    processes: Annotated[str, typer.Option(help="Dispatcher processes, one figure each.")] = "1,2",
+    waiting: Annotated[
+        int,
+        typer.Option(min=0, help="Look at a dispatcher's memory with so many jobs waiting, too."),
+    ] = 0,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Drain a backlog of no-op jobs, beside a plain-SQL loop."""
+    from outbox_bench.drain import Options, measure
+
+    try:
+        counts = tuple(int(text) for text in processes.split(","))
+    except ValueError:
+        counts = ()
+    if not counts or min(counts) < 1:
+        raise typer.BadParameter("numbers from 1, separated by commas", param_hint="--processes")
+    options = Options(jobs=jobs, rounds=rounds, processes=counts, waiting=waiting, url=url)
+    _show(measure(options, _said), json)
+
+
+@app.command("enqueue")
+def enqueue(
+    seconds: Seconds = 3.0,
+    rounds: Rounds = 3,
+    batch: Annotated[int, typer.Option(min=2, max=10_000, help="Jobs in a batch.")] = 1_000,
+    singles: Annotated[int, typer.Option(min=1, max=64, help="Connections, one by one.")] = 8,
+    batches: Annotated[int, typer.Option(min=1, max=64, help="Connections, by batch.")] = 2,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Hand jobs in, one by one and in batches, beside bare inserts."""
+    from outbox_bench.enqueue import Options, measure
+
+    options = Options(
+        seconds=seconds, rounds=rounds, batch=batch, singles=singles, batches=batches, url=url
+    )
+    _show(measure(options, _said), json)
+
+
+@app.command("http")
+def http(
+    seconds: Seconds = 5.0,
+    rounds: Rounds = 3,
+    connections: Annotated[int, typer.Option(min=1, max=1_000, help="Of single POSTs.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Jobs in a batch POST.")] = 1_000,
+    batch_connections: Annotated[int, typer.Option(min=1, max=64, help="Of batch POSTs.")] = 2,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """POST jobs over HTTP, beside an empty handler on the same kind of server."""
+    from outbox_bench.http import Options, measure
+
+    options = Options(
+        seconds=seconds,
+        rounds=rounds,
+        connections=connections,
+        batch=batch,
+        batch_connections=batch_connections,
+        url=url,
+    )
+    _show(measure(options, _said), json)
+
+
+@app.command("latency")
+def latency(
+    samples: Annotated[int, typer.Option(min=1, help="Jobs by each way.")] = 150,
+    idle_s: Annotated[
+        float, typer.Option("--idle-s", min=1.0, help="Seconds to count an idle fleet for.")
+    ] = 20.0,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Dispatcher processes.")] = 2,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """How soon an idle fleet starts a job, and what it asks of the database meanwhile."""
+    from outbox_bench.latency import Options, measure
+
+    options = Options(samples=samples, idle_s=idle_s, processes=processes, url=url)
+    _show(measure(options, _said), json)
+
+
+Jobs = Annotated[int, typer.Option(min=1, help="Jobs in the backlog.")]
+Processes = Annotated[int, typer.Option(min=1, max=64, help="Dispatcher processes.")]
+Concurrency = Annotated[int, typer.Option(min=1, max=200, help="Deliveries at once, each.")]
+
+
+@app.command("mail")
+def mail(
+    jobs: Jobs = 5_000,
+    rounds: Rounds = 3,
+    processes: Processes = 1,
+    concurrency: Concurrency = 10,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Send rendered mail to an SMTP sink, beside a bare client's loop."""
+    from outbox_bench.mail import Options, measure
+
+    options = Options(
+        jobs=jobs, rounds=rounds, processes=processes, concurrency=concurrency, url=url
+    )
+    _show(measure(options, _said), json)
+
+
+@app.command("webhook")
+def webhook(
+    jobs: Jobs = 5_000,
+    rounds: Rounds = 3,
+    processes: Processes = 1,
+    concurrency: Concurrency = 10,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Send signed webhooks to an HTTP sink, beside a bare client's loop."""
+    from outbox_bench.webhook import Options, measure
+
+    options = Options(
+        jobs=jobs, rounds=rounds, processes=processes, concurrency=concurrency, url=url
+    )
+    _show(measure(options, _said), json)
+
+
+def _said(line: str) -> None:
+    """Show progress where somebody may be watching."""
+    if sys.stderr.isatty():
+        say(line)
+
+
+def _show(figures: Mapping[str, object], json: bool) -> None:
+    if json:
+        print_json(figures)
+    else:
+        print_fields(_flat(figures))
+
+
+def _flat(figures: Mapping[str, object], under: str = "") -> list[tuple[str, object]]:
+    fields: list[tuple[str, object]] = []
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            fields += _flat(value, f"{under}{name}.")
+        else:
+            fields.append((f"{under}{name}", value))
+    return fields
