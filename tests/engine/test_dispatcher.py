@@ -286,7 +286,7 @@ async def test_a_configuration_error_holds_the_lane_and_a_probe_that_succeeds_op
         )
         assert len(handler.seen) <= 8
         await asyncio.sleep(0.3)
-        assert desk.value("select sum(lease_no) from outbox.entry") <= 40, "claims do not churn"
+        assert desk.value("select sum(lease_no) from outbox.entry") <= 16, "claims do not churn"
         assert {desk.status(job_id) for job_id in jobs} == {"pending"}
         assert desk.value("select max(attempt) from outbox.entry") == 0
         assert {row[0] for row in desk.rows("select waiting_for from outbox.notification")} == {
