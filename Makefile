@@ -4,7 +4,7 @@
 #   make demo     watch notifications arrive
 #   make test     the whole suite, against a real Postgres that it brings along
 #   make check    what CI runs: lint, types, import rules, tests
-#   make bench    this machine's figures
+#   make bench    this machine's figures, in bench/results too (BENCH=drain: that one alone)
 #
 #   make test POSTGRES=all      Postgres 18 and 15 (see tests/postgres.py)
 #   make test PYTEST_ARGS=-x    anything that pytest takes
@@ -45,7 +45,10 @@ lint: $(STAMP)
 	@$(BIN)/lint-imports
 
 bench: $(STAMP)
-	@set -e; for what in $(BENCH); do $(BIN)/outbox bench $$what --json; done
+	@set -e; mkdir -p bench/results; for what in $(BENCH); do \
+	    $(BIN)/outbox bench $$what --json > bench/results/$$what.json; \
+	    cat bench/results/$$what.json; \
+	done
 
 schema: $(STAMP)
 	@$(BIN)/python -m tests.schema_dump

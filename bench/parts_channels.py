@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
-from typing import cast
 
 import uvloop
 
@@ -27,56 +26,12 @@ from outbox.channels.mime import build_mail, parse_sender
 from outbox.channels.webhook import WebhookChannel
 from outbox.message import Message, uuid7
 from outbox.outcome import Delivered
+from outbox_bench.sinks import HookSink, MailSink
 
 TEXT = "Здравствуйте, Айдана!\n\nСпасибо, что вы с нами. Вход: https://cinema.example/\n" * 4
 HTML = "<p>Здравствуйте, <b>Айдана</b>!</p>\n<p>Спасибо, что вы с нами.</p>\n" * 6
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 DATA = json.dumps({"first_name": "Айдана", "note": "x" * 500}).encode()
-
-
-class MailSink(asyncio.Protocol):
-    """An SMTP server that says yes."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no asyncio.Transport.
-        self.transport = cast(asyncio.Transport, transport)
-        self.pending, self.in_body = b"", False
-        self.transport.write(b"220 sink ESMTP\r\n")
-
-    def data_received(self, data: bytes) -> None:
-        self.pending += data
-        if self.in_body:
-            if self.pending.endswith(b"\r\n.\r\n"):
-                self.pending, self.in_body = b"", False
-                self.transport.write(b"250 2.0.0 Ok: queued as 1\r\n")
-            return
-        if not self.pending.endswith(b"\r\n"):
-            return
-        command, self.pending = self.pending[:4].upper(), b""
-        if command == b"DATA":
-            self.in_body = True
-            self.transport.write(b"354 go on\r\n")
-        elif command == b"EHLO":
-            self.transport.write(b"250-sink\r\n250-SMTPUTF8\r\n250 SIZE 35882577\r\n")
-        else:
-            self.transport.write(b"250 2.0.0 Ok\r\n")
-
-
-class HookSink(asyncio.Protocol):
-    """An HTTP server that answers 200 to every request with a Content-Length."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport, self.pending = cast(asyncio.Transport, transport), b""
-
-    def data_received(self, data: bytes) -> None:
-        self.pending += data
-        head, found, body = self.pending.partition(b"\r\n\r\n")
-        if not found:
-            return
-        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
-        if len(body) >= length:
-            self.pending = body[length:]
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
 def run_sinks(ports: Connection) -> None:

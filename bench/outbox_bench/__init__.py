@@ -1,0 +1,1 @@
+"""Benchmarks: each measures this service beside the plainest thing that does the same work."""

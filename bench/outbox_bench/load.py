@@ -1,0 +1,193 @@
+"""A load generator in a process of its own: wrk where it is installed, else asyncio.
+
+Bodies are made as they are sent, each with a job_id of its own, as our libraries make them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import uvloop
+
+from outbox.message import uuid7
+from outbox_bench.child import Line
+from outbox_bench.figures import quantile
+from outbox_bench.orders import Load, Loaded, Ready
+
+JOB = {
+    "job_id": "{id}",
+    "user_id": "f3aa4a0e-97d4-4e21-a2b4-9fb7c8d9f001",
+    "channel": "email",
+    "template_code": "welcome",
+    "locale": "ru",
+    "data": {"first_name": "Нуржан", "login_url": "https://cinema.example/login"},
+    "meta": {
+        "event_type": "user_registered",
+        "event_id": "6a9f7f26-4c0c-4a91-9f3d-b159c2dcb001",
+        "campaign_id": None,
+        "priority": "normal",
+    },
+    "created_at": "2026-11-14T12:35:10Z",
+    "send_after": None,
+    "expires_at": None,
+}
+HEAD, TAIL = (
+    part.encode()
+    for part in json.dumps(JOB, ensure_ascii=False, separators=(",", ":")).split("{id}")
+)
+WARM_S = 0.5
+
+# A UUIDv7 for each request; wrk's own random numbers are the same in every run.
+WRK_SCRIPT = r"""
+local head, tail = [==[%s]==], [==[%s]==]
+math.randomseed(%d)
+local base, n = %d, 0
+local headers = {["content-type"] = "application/json", ["authorization"] = "Bearer %s"}
+request = function()
+  n = n + 1
+  local ms = base + math.floor(n / 4)
+  local id = string.format("%%08x-%%04x-7%%03x-%%04x-%%06x%%06x", math.floor(ms / 65536),
+    ms %% 65536, math.random(0, 4095), math.random(32768, 49151),
+    math.random(0, 16777215), math.random(0, 16777215))
+  return wrk.format("POST", "%s", headers, head .. id .. tail)
+end
+done = function(summary, latency, requests)
+  io.write(string.format('\nJSON {"requests":%%d,"took_s":%%f,"errors":%%d,"p50_ms":%%f,' ..
+    '"p99_ms":%%f}\n', summary.requests, summary.duration / 1e6, summary.errors.status +
+    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout,
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
+end
+"""
+
+
+def post(order: Load, line: Line) -> None:
+    """Tell what was seen."""
+    line.tell(Ready())
+    line.wait_for_go()
+    wrk = shutil.which("wrk")
+    if wrk is not None and order.body == "job":
+        line.tell(_run_wrk(wrk, order))
+    else:
+        line.tell(uvloop.run(_run_own(order)))
+
+
+def _run_wrk(wrk: str, order: Load) -> Loaded:
+    now_ns = time.time_ns()
+    script = WRK_SCRIPT % (
+        HEAD.decode(),
+        TAIL.decode(),
+        now_ns % 2**31,
+        now_ns // 1_000_000,
+        order.key,
+        order.path,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "load.lua"
+        path.write_text(script)
+        said = subprocess.run(
+            [
+                *(wrk, "--threads", "1", "--connections", str(order.connections)),
+                *("--duration", f"{max(1, round(order.seconds))}s", "--script", str(path)),
+                f"http://127.0.0.1:{order.port}{order.path}",
+            ],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    found = json.loads(said.rpartition("JSON ")[2])
+    return Loaded(client="wrk", **found)
+
+
+class Poster(asyncio.Protocol):
+    """One connection: a request, its answer, the next request, until `until`."""
+
+    def __init__(self, order: Load, until: float) -> None:
+        self._order = order
+        self._until = until
+        self._received = b""
+        self._sent_at = 0.0
+        self.latencies_s: list[float] = []
+        self.errors = 0
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._send()
+
+    def _send(self) -> None:
+        body = body_of(self._order)
+        self._sent_at = time.perf_counter()
+        self._transport.write(head_of(self._order, len(body)) + body)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, found, body = self._received.partition(b"\r\n\r\n")
+        if not found:
+            return
+        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+        if len(body) < length:
+            return
+        self.latencies_s.append(time.perf_counter() - self._sent_at)
+        self._received = b""
+        if head[9:10] != b"2":
+            self.errors += 1
+        if time.perf_counter() < self._until:
+            self._send()
+        else:
+            self._transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+def head_of(order: Load, body_bytes: int) -> bytes:
+    """Return the request's head."""
+    kind = "application/x-ndjson" if order.body == "ndjson" else "application/json"
+    return (
+        f"POST {order.path} HTTP/1.1\r\nHost: 127.0.0.1:{order.port}\r\n"
+        f"Authorization: Bearer {order.key}\r\nContent-Type: {kind}\r\n"
+        f"Content-Length: {body_bytes}\r\n\r\n"
+    ).encode()
+
+
+def body_of(order: Load) -> bytes:
+    """Return a new body."""
+    jobs = [HEAD + str(uuid7()).encode() + TAIL for _ in range(order.batch)]
+    match order.body:
+        case "job":
+            return jobs[0]
+        case "array":
+            return b"[%b]" % b",".join(jobs)
+        case "ndjson":
+            return b"\n".join(jobs)
+
+
+async def _run_own(order: Load) -> Loaded:
+    loop = asyncio.get_running_loop()
+    began = time.perf_counter()
+    posters = [Poster(order, began + order.seconds) for _ in range(order.connections)]
+    for poster in posters:
+        await loop.create_connection(partial(_same, poster), "127.0.0.1", order.port)
+    await asyncio.gather(*(poster.ended for poster in posters))
+    latencies = [latency for poster in posters for latency in poster.latencies_s]
+    return Loaded(
+        client="asyncio",
+        requests=len(latencies),
+        took_s=time.perf_counter() - began,
+        errors=sum(poster.errors for poster in posters),
+        p50_ms=quantile(latencies, 0.5) * 1000,
+        p99_ms=quantile(latencies, 0.99) * 1000,
+    )
+
+
+def _same(poster: Poster) -> Poster:
+    return poster

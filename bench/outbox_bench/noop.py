@@ -1,0 +1,72 @@
+"""A dispatcher whose handler does nothing: what is left is what the engine costs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import uvloop
+
+from outbox.logging_setup import configure_logging
+from outbox.message import Message
+from outbox.outcome import Delivered, Outcome
+from outbox_bench.child import Line
+from outbox_bench.orders import DispatchNoop, Ready, Stamp
+from outbox_dispatcher.service import Dispatcher
+from outbox_dispatcher.settings import DispatcherSettings
+
+QUEUE = "noop"
+
+
+class Noop:
+    """Delivers everything at once; `on_start` gets to know of each."""
+
+    def __init__(self, on_start: Callable[[Message], None] | None = None) -> None:
+        self._on_start = on_start
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    async def deliver(self, message: Message, *, timeout_s: float) -> Outcome:
+        """Do nothing, successfully."""
+        if self._on_start is not None:
+            self._on_start(message)
+        return Delivered()
+
+
+def dispatch_noop(order: DispatchNoop, line: Line) -> None:
+    """Dispatch until SIGTERM."""
+
+    def stamp(message: Message) -> None:
+        line.tell(Stamp(str(message.key), time.time_ns()))
+
+    async def run() -> None:
+        dispatcher = Dispatcher(
+            DispatcherSettings(database_url=order.url, queues=frozenset({QUEUE})),
+            channels={},
+            queues={QUEUE: Noop(stamp if order.stamps else None)},
+        )
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, dispatcher.stop)
+        running = asyncio.create_task(dispatcher.run())
+        ready = asyncio.create_task(dispatcher.ready.wait())
+        await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if dispatcher.ready.is_set():
+            line.tell(Ready())
+        ready.cancel()
+        await running
+
+    configure_logging(level="warning", log_format="console", process="bench")
+    line.end_with_parent()
+    uvloop.run(run())

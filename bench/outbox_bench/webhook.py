@@ -1,0 +1,16 @@
+"""Webhooks through the whole engine to an HTTP sink: see `outbox_bench.channels`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from outbox_bench import channels
+from outbox_bench.channels import Options
+from outbox_bench.figures import Figures
+
+__all__ = ["Options", "measure"]
+
+
+def measure(options: Options, said: Callable[[str], None]) -> Figures:
+    """Return the figures."""
+    return channels.measure("webhook", options, said)
