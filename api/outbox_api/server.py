@@ -42,7 +42,8 @@ async def serve_async(
     `ready http://host:port` goes to stdout. Raises OSError when the port is taken. `app` stands in
     for ours where something else is to be served just like it.
     """
-    require_free_port(config.host, config.port)
+    if config.api_workers == 1:  # else the processes share the port on purpose
+        require_free_port(config.host, config.port)
     server = Server(
         app or build_app(config, database_url=database_url),
         address=config.host,
