@@ -44,12 +44,11 @@ class _Problem(msgspec.Struct, frozen=True):
 class HttpDoor:
     """`POST /api/v1/jobs/batch` of a service. A batch that is sent again makes nothing twice."""
 
-    def __init__(self, url: str, key: str | None, tenant: str) -> None:
+    def __init__(self, url: str, key: str | None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError("--url must be http://host:port or https://host.")
         self._url = url.rstrip("/").removesuffix("/api/v1") + "/api/v1/jobs/batch"
-        self._tenant = tenant
         headers = {"Content-Type": "application/x-ndjson"}
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"

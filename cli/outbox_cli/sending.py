@@ -106,7 +106,7 @@ class Tally:
 
 def send(
     file: Annotated[str, typer.Argument(help="One job, an array, or NDJSON; `-` is stdin.")],
-    tenant: Annotated[str, typer.Option(help="Whose jobs they are.")] = "default",
+    tenant: Annotated[str | None, typer.Option(help="Whose jobs they are: `default`.")] = None,
     url: Annotated[
         str | None, typer.Option(help="Send over HTTP to this service instead.")
     ] = None,
@@ -130,15 +130,17 @@ def send(
     config = settings()
     with opened(file) as stream:
         if url is not None:
+            if tenant is not None:
+                raise typer.BadParameter("with --url the key says whose jobs they are")
             tally = asyncio.run(
-                _send_by_http(config, stream, url, _key(config, key, key_file), tenant, skip_bad)
+                _send_by_http(config, stream, url, _key(config, key, key_file), skip_bad)
             )
         else:
             if key is not None or key_file is not None:
                 raise typer.BadParameter("--key needs --url: the database asks for no API key")
             tally = in_database(
                 lambda database: _send(
-                    DatabaseDoor(database, tenant), config, stream, skip_bad=skip_bad
+                    DatabaseDoor(database, tenant or "default"), config, stream, skip_bad=skip_bad
                 ),
                 config=config,
                 make=True,
@@ -147,11 +149,11 @@ def send(
 
 
 async def _send_by_http(
-    config: Config, stream: BinaryIO, url: str, key: str | None, tenant: str, skip_bad: bool
+    config: Config, stream: BinaryIO, url: str, key: str | None, skip_bad: bool
 ) -> Tally:
     from outbox_cli.http_door import HttpDoor  # with httpx, which most commands can do without
 
-    async with HttpDoor(url, key, tenant) as door:
+    async with HttpDoor(url, key) as door:
         return await _send(door, config, stream, skip_bad=skip_bad)
 
 

@@ -162,8 +162,9 @@ async def _prepare(database: Database) -> None:
 
 def _say_where(screen: Screen, service: Service, data_dir: Path) -> None:
     screen.tell("")
-    screen.tell(f"Look at the mails and webhooks that were caught: {service.url}/")
-    screen.tell(f"The API is at {service.url}/api/v1, its description at {service.url}/schema.")
+    screen.tell(f"Look at the mails and webhooks that were caught: {service.url}/sink")
+    screen.tell(f"Queues and dispatchers: {service.url}/   API: {service.url}/schema")
+    screen.tell(f"The command line, in another window: OUTBOX_DATA_DIR={data_dir} outbox jobs ls")
     screen.tell(f"Data and log are in {data_dir}. Ctrl-C ends the demo.")
 
 

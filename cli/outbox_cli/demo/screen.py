@@ -87,8 +87,9 @@ class Screen:
 def results(acts: list[Act]) -> Table:
     """Return the acts as a table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "WHAT", "CHANNEL", "STATUS", "SECONDS", "TO", "WHAT ARRIVED"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("", "STATUS", "CHANNEL"))
+    for column in ("", "WHAT", "CHANNEL", "STATUS", "S", "TO"):
+        table.add_column(column, overflow="ellipsis", no_wrap=True)
+    table.add_column("WHAT ARRIVED", overflow="fold")
     for act in acts:
         mark = Text("·", "dim")
         if act.is_over or act.faults:

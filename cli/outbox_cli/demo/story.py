@@ -136,21 +136,21 @@ class Story:
 
     async def play(self) -> None:
         """Send everything."""
-        await self._job("Welcome mail, in Russian", "sent", sample("welcome_email"))
+        await self._job("Welcome mail in Russian", "sent", sample("welcome_email"))
         friday, film = sample("black_friday_sale"), sample("new_film_recommendation")
-        await self._job("Black Friday mail, as it is: too late", "expired", friday)
-        await self._job("Film recommendation, as it is: too late", "expired", film)
+        await self._job("Black Friday, too late", "expired", friday)
+        await self._job("New film, too late", "expired", film)
         ahead = {"expires_at": (datetime.now(UTC) + timedelta(days=1)).isoformat()}
-        for title, job in (("Black Friday mail", friday), ("Film recommendation", film)):
-            await self._job(f"{title}, expires_at ahead", "sent", _fresh(job) | ahead)
+        for title, job in (("Black Friday", friday), ("New film", film)):
+            await self._job(f"{title}, still in time", "sent", _fresh(job) | ahead)
         hook = sample("order_webhook")
         hook["to"] = f"http://127.0.0.1:{self._receivers.http_port}/orders"
         # Its address is another one at each run, so it is another job, too.
-        await self._job("Webhook, signed", "sent", _fresh(hook))
+        await self._job("Signed webhook", "sent", _fresh(hook))
         await self._simple_send()
         await self._event()
         nobody = sample("welcome_without_address")
-        await self._job("Mail to a user without an address", "failed", nobody)
+        await self._job("User without an address", "failed", nobody)
         await self._twice()
 
     async def settle(self, *, within_s: float, changed: Callable[[], None]) -> None:
@@ -200,7 +200,7 @@ class Story:
         channels = {job.job_id: job.channel or "" for job in page.items}
         for job_id in answer.job_ids:
             channel = channels.get(job_id, "")
-            title = f"Event user_registered: a rule makes {_words(channel)}"
+            title = f"Rule makes {_words(channel)}"
             self._begin(title, channel, "sent", job_id, note)
         if len(answer.job_ids) != 2:
             raise Failure(f"The event made {len(answer.job_ids)} jobs; its rules make 2.")
