@@ -15,6 +15,7 @@ import os
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from time import monotonic
 
 import psycopg
 import structlog
@@ -64,6 +65,7 @@ class Dispatcher:
         self._workers: list[asyncio.Task[None]] = []
         self._careful: EntryId | None = None
         self._stop = asyncio.Event()
+        self._stopped_at = 0.0
         self._session: asyncio.TaskGroup | None = None
         self._links: Links | None = None
         self.life = Life()
@@ -103,7 +105,9 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Claim nothing more; finish what runs within the grace time; hand the rest back."""
-        self._stop.set()
+        if not self._stop.is_set():
+            self._stopped_at = monotonic()
+            self._stop.set()
 
     async def run(self, *, drain: bool = False) -> None:
         """Deliver until stopped; with `drain`, until nothing is due."""
@@ -146,7 +150,7 @@ class Dispatcher:
                 log.warning("lost the database", error=type(error).__name__, again_in_s=pause_s)
             finally:
                 self._drop_unstarted()
-            if self._stop.is_set() and not self.executor.running and not self.recorder.known():
+            if self._stop.is_set() and self._may_give_up():
                 return
             try:
                 async with asyncio.timeout(pause_s * random.uniform(0.5, 1.0)):
@@ -155,6 +159,15 @@ class Dispatcher:
             except TimeoutError:
                 pass
             pause_s = min(pause_s * 2, RECONNECT_S_MAX)
+
+    def _may_give_up(self) -> bool:
+        """Return whether a stopped process can leave without the database."""
+        unsaved = len(self.executor.running) + len(self.recorder.known())
+        if unsaved and monotonic() < self._stopped_at + self._settings.drain_s:
+            return False
+        if unsaved:
+            log.error("leaving without the database: others will rescue", entries=unsaved)
+        return True
 
     async def _begin(self, links: Links) -> None:
         """Start an epoch, and carry over what still runs under the one before."""

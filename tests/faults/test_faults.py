@@ -276,3 +276,30 @@ async def _enqueue_through_a_fault(proxy: Proxy, job_id: UUID, *, lose_request: 
     async with await psycopg.AsyncConnection.connect(proxy.url) as again:
         cursor = await again.execute("select duplicate from outbox.enqueue(%s::jsonb)", (job,))
         assert await cursor.fetchone() == (not lose_request,)
+
+
+async def test_a_dispatcher_that_is_stopped_while_postgres_is_away_leaves_after_its_grace(
+    own_server: EmbeddedServer,
+) -> None:
+    with psycopg.connect(own_server.admin_url) as producer:
+        producer.execute("insert into outbox.handler (kind, name) values ('queue', 'work')")
+        enqueue_on(producer)
+    gate = asyncio.Event()
+
+    async def deliver(message: Message) -> Outcome:
+        await gate.wait()
+        return Delivered()
+
+    handler = Scripted(deliver)
+    settings = DispatcherSettings(database_url=own_server.url, drain_s=0.5)
+    dispatcher = Dispatcher(settings, channels={}, queues={QUEUE: handler})
+    running = asyncio.create_task(dispatcher.run())
+    await handler.started.wait()
+    await asyncio.to_thread(own_server.stop_immediate)
+    gate.set()
+    dispatcher.stop()
+    await asyncio.wait_for(running, 10)
+    await asyncio.to_thread(own_server.start)
+    with psycopg.connect(own_server.admin_url) as connection:
+        row = connection.execute("select claimed_by is not null from outbox.entry").fetchone()
+    assert row == (True,), "it is still claimed, for others to rescue"
