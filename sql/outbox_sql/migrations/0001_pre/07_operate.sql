@@ -6,6 +6,12 @@ create function outbox.find_job(tenant text, wanted uuid) returns bigint
     return (select j.id from outbox.job_key as k join outbox.job as j on j.id = k.id
             where k.job_id = wanted and (k.tenant_id = tenant or tenant is null) limit 1);
 
+-- These functions run with the owner's rights, past row-level security: so each asks whether the
+-- caller's transaction acts for the tenant. Nobody but the API names one; '*' is service-wide.
+create function outbox.acts_for(tenant text) returns boolean
+    language sql stable parallel safe
+    return coalesce(current_setting('outbox.tenant', true), '') in ('', '*', tenant);
+
 -- Withdraw jobs. Waiting ones end now; those that are processing end after their attempt.
 create function outbox.cancel_jobs(ids bigint[], actor text, reason text default null)
     returns table (id bigint, result text)  -- cancelled, processing, ended
@@ -16,7 +22,10 @@ declare
 begin
     return query
     with wanted as materialized (
-        select e.id, e.claimed_by from outbox.entry as e where e.id = any(ids) order by e.id for update
+        select e.id, e.claimed_by from outbox.entry as e
+        where e.id = any(ids)
+          and exists (select from outbox.job as j where j.id = e.id and outbox.acts_for(j.tenant_id))
+        order by e.id for update
     ), gone as (
         delete from outbox.entry as e using wanted as w
         where e.id = w.id and w.claimed_by is null
@@ -60,7 +69,7 @@ begin
     select d.series, d.status, (select max(m.lease_no) from outbox.delivery as m where m.id = wanted) as lease_no
     into last
     from outbox.delivery as d where d.id = wanted and d.terminal and not d.late order by d.series desc limit 1;
-    if j.id is null or last.status is distinct from 'FAILED' then
+    if j.id is null or not outbox.acts_for(j.tenant_id) or last.status is distinct from 'FAILED' then
         return 'not failed';
     end if;
     if j.expires_at <= clock_timestamp() then
@@ -88,7 +97,10 @@ create function outbox.promote_job(wanted bigint, actor text) returns text  -- p
 declare
     e outbox.entry;
 begin
-    select * into e from outbox.entry as x where x.id = wanted for update;
+    select * into e from outbox.entry as x
+    where x.id = wanted
+      and exists (select from outbox.job as j where j.id = x.id and outbox.acts_for(j.tenant_id))
+    for update;
     if e.id is null then
         return 'ended';
     elsif e.claimed_by is not null then
@@ -115,6 +127,10 @@ create function outbox.set_paused(for_queue text, for_tenant text, paused boolea
 declare
     now_version bigint := outbox.next_version();
 begin
+    if not outbox.acts_for(coalesce(for_tenant, '*')) then
+        raise exception using errcode = 'OBX03', detail = '[]',
+            message = 'a whole queue, or another tenant''s lane, needs a service-wide key';
+    end if;
     if for_tenant is null and paused then
         insert into outbox.queue_pause (queue, paused_by) values (for_queue, actor) on conflict (queue) do nothing;
     elsif for_tenant is null then
@@ -163,6 +179,9 @@ declare
     ids bigint[];
     stopped int;
 begin
+    if not outbox.acts_for(for_tenant) then
+        raise exception using errcode = 'OBX03', detail = '[]', message = 'another tenant''s recipient';
+    end if;
     select array_remove(array[lower(r.email), r.phone, r.telegram_chat_id], null) into known_addresses
     from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
     ids := array(
