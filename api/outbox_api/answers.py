@@ -6,15 +6,22 @@ import base64
 import binascii
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
 from litestar.response.base import ASGIResponse
+from msgspec import Meta
 
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 
 T = TypeVar("T")
+
+JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
+"""An object that passes through as it was written; who takes it in checks that it is one.
+
+A struct that is read in has `left_out` as its default: msgspec knows no Raw that may be null.
+"""
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -24,6 +31,16 @@ class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     items: list[T]
     next_cursor: str | None = None
+
+
+def left_out() -> msgspec.Raw:
+    """Return what stands for JSON that was left out, or null: no text at all."""
+    return msgspec.Raw(b"")
+
+
+def written(value: msgspec.Raw) -> str | None:
+    """Return the JSON text of a member; None: it was left out."""
+    return bytes(value).decode() or None
 
 
 def answer(

@@ -11,14 +11,24 @@ from litestar.middleware import DefineMiddleware
 
 from outbox.config import Config
 from outbox_api.gate import Gate
+from outbox_api.openapi import openapi
+from outbox_api.operations import operation_of
 from outbox_api.problems import problem_response
 from outbox_api.routes import (
     dead_letters,
+    events,
     job_actions,
     job_views,
     jobs,
     keys,
+    monitoring,
+    notifications,
+    pages,
+    queues,
     recipients,
+    rules,
+    schema,
+    sink,
     templates,
 )
 from outbox_api.runtime import Runtime
@@ -30,13 +40,26 @@ ROUTES = [
     *dead_letters.ROUTES,
     *templates.ROUTES,
     *recipients.ROUTES,
+    *notifications.ROUTES,
+    *events.ROUTES,
+    *rules.ROUTES,
+    *queues.ROUTES,
+    *sink.ROUTES,
     *keys.ROUTES,
+    *monitoring.ROUTES,
+    *schema.ROUTES,
+    *pages.ROUTES,
 ]
 
 
 def build_app(config: Config, *, database_url: str) -> Litestar:
     """Return the app. `database_url` is a login that is no superuser; it may be down."""
     runtime = Runtime(config, database_url)
+    operations = [operation_of(handler) for handler in ROUTES]
+    runtime.openapi_json = openapi(
+        [found for found in operations if found is not None and not found.is_page],
+        with_keys=config.auth,
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:

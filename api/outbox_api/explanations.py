@@ -26,7 +26,7 @@ class LaneView(msgspec.Struct, frozen=True, kw_only=True):
     probe_at: datetime | None = None
 
 
-class TemplateView(msgspec.Struct, frozen=True, kw_only=True):
+class UsedTemplate(msgspec.Struct, frozen=True, kw_only=True):
     """Which template; the version is chosen at the first attempt."""
 
     code: str | None
@@ -46,7 +46,7 @@ class ExplainedJob(msgspec.Struct, frozen=True, kw_only=True):
     ahead: int | None
     dispatchers_alive: int | None
     lane: LaneView | None
-    template: TemplateView
+    template: UsedTemplate
     last: LastDelivery | None
 
 
@@ -57,7 +57,7 @@ async def explain(connection: Connection, id_: int) -> ExplainedJob | None:
         return None
     why = await jobs.explain(connection, id_)
     last = await jobs.last_delivery(connection, id_)
-    template = TemplateView(
+    template = UsedTemplate(
         code=row.template_code,
         version=last.template_version if last is not None else None,
         locale=row.locale,

@@ -1,8 +1,8 @@
 """How deep the queues are, for backpressure, health and metrics: one query, remembered.
 
-A snapshot is made when somebody asks and the last one is old: after two seconds, or later where
-the query was slow, so that looking never costs more than a twentieth of the time. Nobody asks,
-nothing runs.
+A snapshot is made when somebody asks, and the last one is kept while it is younger than twenty
+times what it cost: looking never takes more than a twentieth of the time. Whoever only glances
+(each POST does) gets one that is some seconds old. Nobody asks, nothing runs.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """What the store looked like at `taken_s` (monotonic)."""
 
     taken_s: float
+    cost_s: float
     queues: Mapping[str, QueueRow]
     store: StoreGauges
 
@@ -49,10 +50,15 @@ class Gauges:
         return self._latest
 
     async def look(self) -> Snapshot:
-        """Return a fresh snapshot. Raises StoreUnavailable."""
-        if self._latest is not None and time.monotonic() < self._next_s:
-            return self._latest
+        """Return a snapshot that is as fresh as its cost allows. Raises StoreUnavailable."""
+        latest = self._latest
+        if latest is not None and time.monotonic() < latest.taken_s + COST_FACTOR * latest.cost_s:
+            return latest
         return await asyncio.shield(self._renew())
+
+    def last_queues(self) -> list[str]:
+        """Return the queues of the latest snapshot; none when there is none."""
+        return list(self._latest.queues) if self._latest is not None else []
 
     async def close(self) -> None:
         """Stop looking."""
@@ -84,6 +90,9 @@ class Gauges:
         taken_s = time.monotonic()
         self._next_s = taken_s + max(FRESH_S, COST_FACTOR * (taken_s - started_s))
         self._latest = Snapshot(
-            taken_s=taken_s, queues={row.queue: row for row in rows}, store=store
+            taken_s=taken_s,
+            cost_s=taken_s - started_s,
+            queues={row.queue: row for row in rows},
+            store=store,
         )
         return self._latest

@@ -21,7 +21,7 @@ import psycopg
 from outbox.errors import NotPermitted, StoreUnavailable
 from outbox.store import jobs
 from outbox.store.jobs import Enqueued
-from outbox.store.pool import Database
+from outbox.store.pool import Database, as_unavailable
 
 FLUSH_JOBS_MAX = 200
 FLUSH_BYTES_MAX = 4 * 1024 * 1024
@@ -120,9 +120,9 @@ class Intake:
             except StoreUnavailable as error:
                 _fail(batch[number:], error)
                 return
-            except psycopg.OperationalError as error:
-                _fail([posted], StoreUnavailable(f"Postgres cannot store it ({error.sqlstate})"))
-            except (NotPermitted, psycopg.Error) as error:
+            except psycopg.Error as error:
+                _fail([posted], as_unavailable(error))
+            except NotPermitted as error:
                 _fail([posted], error)
             else:
                 self._settle([posted], results)

@@ -6,6 +6,7 @@ async def show_job(request: ApiRequest, job_id: UUID) -> ASGIResponse: ...
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, TypeAlias, TypeVar, cast
@@ -20,6 +21,8 @@ Method: TypeAlias = Literal["GET", "POST", "PUT", "DELETE"]
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[ASGIResponse]])
 
 PREFIX = "/api/v1"
+
+_PARAMETER = re.compile(r"\{(\w+):(\w+)\}")
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +50,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     name: str
     summary: str
+    description: str = ""
     tag: str
     needs: Need
     query: type[Any] | None = None
@@ -54,6 +58,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     body: Body | None = None
     answers: Mapping[int, Answer] = {}
     problems: tuple[int, ...] = ()
+    path_types: Mapping[str, str] = {}
     path_examples: Mapping[str, str] = {}
     is_page: bool = False
 
@@ -80,9 +85,10 @@ def operation(
     def route(handler: Handler) -> HTTPRouteHandler:
         described = Operation(
             method=method,
-            path=re.sub(r"\{(\w+):\w+\}", r"{\1}", full),
+            path=_PARAMETER.sub(r"{\1}", full),
             name=handler.__name__,
             summary=summary,
+            description=inspect.cleandoc(handler.__doc__ or ""),
             tag=tag,
             needs=needs,
             query=query,
@@ -90,6 +96,7 @@ def operation(
             body=body,
             answers=answers,
             problems=problems,
+            path_types=dict(_PARAMETER.findall(full)),
             path_examples=path_examples or {},
             is_page=is_page,
         )

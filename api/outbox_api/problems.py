@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
+import psycopg
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
@@ -117,6 +118,10 @@ def to_problem(error: Exception) -> Problem | None:
         return unavailable()
     if isinstance(error, NotPermitted):
         return Problem(403, "The key may not act for that tenant.")
+    if isinstance(error, psycopg.DataError):
+        return Problem(
+            422, "The database cannot store this.", errors=[Fault("", "cannot be stored")]
+        )
     if isinstance(error, HTTPException) and error.status_code < 500:
         phrase = HTTPStatus(error.status_code).phrase
         detail = {
@@ -144,6 +149,8 @@ def problem_response(request: Request[Any, Any, Any], error: Exception) -> Respo
             route=getattr(request.scope.get("route_handler"), "name", None),
             exc_info=error,
         )
+    elif isinstance(error, psycopg.DataError):
+        _log.error("input that only the database refused", sqlstate=error.sqlstate)
     elif isinstance(error, StoreUnavailable):
         _log.warning("database unavailable", reason=str(error))
     body = msgspec.json.encode(document(problem, instance, trace_id))

@@ -152,7 +152,8 @@ def decode_struct(body: bytes, kind: type[T]) -> T:
             except msgspec.MsgspecError:
                 faults.append(Fault(f"/{escape(key)}", "cannot be read"))
     for key, (name, _, required) in fields.items():
-        if required and name not in values and not any(f.pointer == f"/{key}" for f in faults):
+        given = key in members and bytes(members[key]).strip() != b"null"
+        if required and name not in values and not given:
             faults.append(Fault(f"/{key}", "is required"))
     if faults:
         raise invalid(sorted(faults, key=lambda fault: fault.pointer))
@@ -213,7 +214,7 @@ def read_query(request: ApiRequest, kind: type[T]) -> T:
             except msgspec.ValidationError as error:
                 faults.append(_fault(where, str(error)))
     for key, (name, _, required) in fields.items():
-        if required and name not in values:
+        if required and name not in values and key not in request.query_params:
             faults.append(Fault(f"/query/{key}", "is required"))
     if faults:
         raise invalid(faults, status=400)
@@ -230,7 +231,7 @@ def idempotency_key(request: ApiRequest) -> str | None:
         key = key.encode("latin-1").decode("utf-8")
     except UnicodeError:
         pass
-    if not 1 <= len(key) <= 255 or "\x00" in key:
-        fault = Fault("/header/idempotency-key", "must have 1 to 255 characters")
+    if not 1 <= len(key) <= 255 or not key.isprintable():
+        fault = Fault("/header/idempotency-key", "must have 1 to 255 printable characters")
         raise invalid([fault], status=400)
     return key

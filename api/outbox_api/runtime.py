@@ -32,6 +32,7 @@ class Runtime:
         self.gauges = Gauges(self.database)
         self.metrics = HttpMetrics()
         self.renderer = Renderer()
+        self.openapi_json = b"{}"
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

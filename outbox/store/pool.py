@@ -205,10 +205,19 @@ def told_apart() -> Iterator[None]:
     """Turn what passes by itself (an outage, a lock, a restart) into StoreUnavailable."""
     try:
         yield
-    except (pg.ProgramLimitExceeded, pg.StatementTooComplex):
-        raise  # what was asked for can never be done
-    except _TRY_LATER as error:
-        raise StoreUnavailable(f"Postgres cannot do it now ({error.sqlstate})") from error
+    except psycopg.Error as error:
+        meant = as_unavailable(error)
+        if meant is error:
+            raise
+        raise meant from error
+
+
+def as_unavailable(error: psycopg.Error) -> Exception:
+    """Return StoreUnavailable for what may pass by itself, else the error."""
+    never = (pg.ProgramLimitExceeded, pg.StatementTooComplex)  # OperationalErrors too
+    if isinstance(error, _TRY_LATER) and not isinstance(error, never):
+        return StoreUnavailable(f"Postgres cannot do it now ({error.sqlstate})")
+    return error
 
 
 async def fetch(

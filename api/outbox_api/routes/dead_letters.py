@@ -15,7 +15,7 @@ from outbox.store import dead_letters, jobs
 from outbox.store.dead_letters import DeadLetterFilter, DeadLetterRow, FullDeadLetterRow
 from outbox.store.pool import Connection
 from outbox_api import samples
-from outbox_api.answers import Page, answer, raw, write_cursor
+from outbox_api.answers import JsonObject, Page, answer, raw, write_cursor
 from outbox_api.operations import Answer, operation
 from outbox_api.paging import Limit, Moment
 from outbox_api.problems import Problem, not_found
@@ -52,7 +52,7 @@ class DeadLetterView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """
 
     id: int
-    job: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    job: JsonObject | msgspec.UnsetType = msgspec.UNSET
     raw_value: str | msgspec.UnsetType = msgspec.UNSET
     error_message: str
     failed_at: datetime

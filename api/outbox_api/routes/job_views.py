@@ -24,7 +24,7 @@ from outbox.store.jobs import (
 )
 from outbox.store.pool import Connection
 from outbox_api import samples
-from outbox_api.answers import Page, answer, raw, read_cursor, write_cursor
+from outbox_api.answers import JsonObject, Page, answer, raw, read_cursor, write_cursor
 from outbox_api.explanations import ExplainedJob, explain
 from outbox_api.operations import Answer, operation
 from outbox_api.paging import Limit, Moment, as_id_time
@@ -60,7 +60,7 @@ class JobView(JobColumns, frozen=True, kw_only=True):
 class FullJobView(JobView, frozen=True, kw_only=True):
     """A job as it stands, with what its producer wrote."""
 
-    job: msgspec.Raw
+    job: JsonObject
 
 
 class ListedJobView(msgspec.Struct, frozen=True, kw_only=True):

@@ -103,6 +103,7 @@ async def post_job(request: ApiRequest) -> ASGIResponse:
     """Store one job; the answer comes after the commit."""
     runtime = runtime_of(request)
     require_json(request)
+    key = idempotency_key(request)
     body = await read_body(request, runtime.config.job_bytes_max)
     job = parse(body)
     if not isinstance(job, dict):
@@ -115,7 +116,6 @@ async def post_job(request: ApiRequest) -> ASGIResponse:
     text = body.decode()
     fresh = False
     if needs_id(job):
-        key = idempotency_key(request)
         text = with_id(text, job, new_id(tenant, key))
         fresh = key is None
     stored = await runtime.intake.submit(key_tenant, text, traceparent_of(request), fresh=fresh)
@@ -218,6 +218,8 @@ async def post_batch(request: ApiRequest) -> ASGIResponse:
     results = await _store_batch(
         runtime, request.auth, batch, atomic=atomic, traceparent=traceparent_of(request)
     )
+    if batch.count and all(stored.result in ("conflict", "invalid") for stored in results):
+        raise _nothing_stored(batch, results)
     runtime.bell.ring()
     return raw_answer(_batch_json(batch, results), status=202)
 
@@ -282,6 +284,18 @@ def _batch_json(batch: Batch, results: list[Enqueued]) -> bytes:
     return b'{"items":[%b],"accepted":%d,"duplicates":%d,"refused":%d}' % (
         b",".join(items), accepted, duplicates, refused,
     )  # fmt: skip
+
+
+def _nothing_stored(batch: Batch, results: list[Enqueued]) -> Problem:
+    """Return what to say where not one job of a batch was good, and none had to be."""
+    faults = [
+        fault
+        for index, stored in enumerate(results)
+        for fault in _item(index, stored, batch.faults.get(index)).errors
+    ]
+    all_known = all(stored.result == "conflict" for stored in results)
+    status = 409 if all_known else 400 if batch.has_no_json else 422
+    return invalid(faults, status=status)
 
 
 def _item(index: int, stored: Enqueued, ours: list[Fault] | None) -> BatchItem:

@@ -18,7 +18,7 @@ from outbox.render import normalise_locale
 from outbox.store import catalog
 from outbox.store.catalog import Erased, InboxRow, RecipientParts, RecipientRow
 from outbox_api import samples
-from outbox_api.answers import answer, no_content, raw, write_cursor
+from outbox_api.answers import JsonObject, answer, left_out, no_content, raw, write_cursor, written
 from outbox_api.operations import Answer, Body, operation
 from outbox_api.paging import Limit
 from outbox_api.problems import invalid, not_found
@@ -50,7 +50,7 @@ class RecipientBody(msgspec.Struct, frozen=True, kw_only=True):
     telegram_chat_id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     locale: Annotated[str, Meta(max_length=35)] | None = None
     timezone: Annotated[str, Meta(max_length=64)] | None = None
-    attributes: msgspec.Raw | None = None
+    attributes: JsonObject = msgspec.field(default_factory=left_out)
     opt_outs: Annotated[
         list[Annotated[str, Meta(min_length=1, max_length=64)]], Meta(max_length=100)
     ] = []
@@ -67,7 +67,7 @@ class RecipientView(msgspec.Struct, frozen=True, kw_only=True):
     telegram_chat_id: str | None
     locale: str | None
     timezone: str | None
-    attributes: msgspec.Raw
+    attributes: JsonObject
     opt_outs: list[str]
     quiet_hours: msgspec.Raw | None
     updated_at: datetime
@@ -88,7 +88,7 @@ class InboxView(msgspec.Struct, frozen=True, kw_only=True):
     job_id: UUID | None
     subject: str | None
     body: str
-    data: msgspec.Raw
+    data: JsonObject
     created_at: datetime
     read_at: datetime | None
 
@@ -172,10 +172,10 @@ def _parts(body: RecipientBody) -> RecipientParts:
         faults.append(Fault("/locale", "must be a language tag"))
     if body.timezone is not None and not _is_zone(body.timezone):
         faults.append(Fault("/timezone", "must be a time zone's name, such as Asia/Almaty"))
-    attributes = bytes(body.attributes) if body.attributes is not None else b"{}"
-    if not attributes.lstrip().startswith(b"{"):
+    attributes = written(body.attributes) or "{}"
+    if not attributes.lstrip().startswith("{"):
         faults.append(Fault("/attributes", "must be an object"))
-    elif len(attributes) > ATTRIBUTES_BYTES_MAX:
+    elif len(attributes.encode()) > ATTRIBUTES_BYTES_MAX:
         faults.append(
             Fault("/attributes", f"must not be longer than {ATTRIBUTES_BYTES_MAX} bytes")
         )
@@ -188,7 +188,7 @@ def _parts(body: RecipientBody) -> RecipientParts:
         telegram_chat_id=body.telegram_chat_id,
         locale=locale,
         timezone=body.timezone,
-        attributes=attributes.decode(),
+        attributes=attributes,
         opt_outs=sorted(set(body.opt_outs)),
         quiet_hours=quiet,
     )

@@ -28,7 +28,16 @@ from outbox.store.catalog import (
     TemplateSummary,
 )
 from outbox_api import samples
-from outbox_api.answers import Page, answer, no_content, raw, write_cursor
+from outbox_api.answers import (
+    JsonObject,
+    Page,
+    answer,
+    left_out,
+    no_content,
+    raw,
+    write_cursor,
+    written,
+)
 from outbox_api.operations import PREFIX, Answer, Body, operation
 from outbox_api.paging import Limit
 from outbox_api.problems import invalid, not_found, unavailable
@@ -42,6 +51,7 @@ from outbox_api.text_cursors import read_text_cursor, write_text_cursor
 PART_CHARS_MAX = 524_288
 PATH = "/templates/{code:str}/{channel:str}/{locale:str}"
 
+JsonSchema = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": ["object", "boolean"]})]
 Part = Annotated[str, Meta(min_length=1, max_length=PART_CHARS_MAX)]
 
 
@@ -51,7 +61,7 @@ class TemplateBody(msgspec.Struct, frozen=True, kw_only=True):
     subject: Annotated[str, Meta(min_length=1, max_length=4_096)] | None = None
     text: Part | None = None
     html: Part | None = None
-    schema: msgspec.Raw | None = None
+    schema: JsonSchema = msgspec.field(default_factory=left_out)
     keep_content: KeepContent = "hash"
 
 
@@ -99,9 +109,9 @@ class TemplatesQuery(msgspec.Struct, frozen=True, kw_only=True):
 class PreviewBody(msgspec.Struct, frozen=True, kw_only=True):
     """What to render with: given data, or those of a recorded job; parts to try unsaved."""
 
-    data: msgspec.Raw | None = None
-    user: msgspec.Raw | None = None
-    meta: msgspec.Raw | None = None
+    data: JsonObject = msgspec.field(default_factory=left_out)
+    user: JsonObject = msgspec.field(default_factory=left_out)
+    meta: JsonObject = msgspec.field(default_factory=left_out)
     job_id: UUID | None = None
     subject: Annotated[str, Meta(max_length=4_096)] | None = None
     text: Annotated[str, Meta(max_length=PART_CHARS_MAX)] | None = None
@@ -197,7 +207,7 @@ async def put_template(
         subject=body.subject,
         text=body.text,
         html=body.html,
-        schema=bytes(body.schema).decode() if body.schema is not None else None,
+        schema=written(body.schema),
         keep_content=body.keep_content,
     )
     async with runtime.database.transaction(request.auth.sees) as connection:
@@ -213,7 +223,7 @@ async def put_template(
 
 async def _check(runtime: Runtime, body: TemplateBody) -> None:
     source = TemplateSource(subject=body.subject, text=body.text, html=body.html)
-    schema = bytes(body.schema) if body.schema is not None else None
+    schema = bytes(body.schema) or None
     try:
         pool = await runtime.renderer.pool()
     except ConfigError as error:
@@ -396,22 +406,24 @@ async def preview_template(
 
 def _context(body: PreviewBody, recorded: str | None) -> bytes:
     """Return what the template gets to know. Raises Problem 422 for members that are no object."""
-    given = {"data": body.data, "user": body.user, "meta": body.meta}
+    given = {
+        name: bytes(value)
+        for name, value in (("data", body.data), ("user", body.user), ("meta", body.meta))
+    }
     faults = [
         Fault(f"/{name}", "must be an object")
-        for name, value in given.items()
-        if value is not None and not bytes(value).lstrip().startswith(b"{")
+        for name, text in given.items()
+        if text and not text.lstrip().startswith(b"{")
     ]
     if faults:
         raise invalid(faults)
-    texts = {name: bytes(value) if value is not None else b"{}" for name, value in given.items()}
     job = b"{}"
     if recorded is not None:
         members = msgspec.json.decode(recorded, type=dict[str, msgspec.Raw])
         job = recorded.encode()
         for name in ("data", "meta"):
-            if given[name] is None and name in members:
-                texts[name] = bytes(members[name])
+            given[name] = given[name] or bytes(members.get(name, b""))
+    texts = {name: text or b"{}" for name, text in given.items()}
     return join_context(texts["data"], user=texts["user"], meta=texts["meta"], job=job)
 
 
