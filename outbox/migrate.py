@@ -10,17 +10,18 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Literal, TypeAlias
+from importlib.resources import files
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import psycopg
-import sqlalchemy
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.script import ScriptDirectory
 from psycopg import sql
-from sqlalchemy.pool import NullPool
 
 from outbox.errors import StoreUnavailable
+
+# Alembic and SQLAlchemy take more than a second to import: only where there is something to do.
+if TYPE_CHECKING:
+    import sqlalchemy
+    from alembic.config import Config as AlembicConfig
 
 Phase: TypeAlias = Literal["all", "pre", "post"]
 
@@ -51,6 +52,21 @@ def migrate(
     `service_role` is the login that API and dispatchers use; None when it is `admin_url`'s own.
     Safe to run at any time, from several places at once. Raises StoreUnavailable.
     """
+    if not _is_current(_applied(admin_url)):
+        _upgrade(admin_url, phase)
+    with psycopg.connect(admin_url) as admin:
+        if settings is not None:
+            _write_settings(admin, settings)
+        register_handlers(admin)
+        if service_role is not None:
+            _grant_roles(admin, service_role)
+
+
+def _upgrade(admin_url: str, phase: Phase) -> None:
+    import sqlalchemy
+    from alembic import command
+    from sqlalchemy.pool import NullPool
+
     engine = sqlalchemy.create_engine(_sqlalchemy_url(admin_url), poolclass=NullPool)
     try:
         with engine.begin() as connection:
@@ -62,16 +78,12 @@ def migrate(
         raise StoreUnavailable(f"cannot migrate: {error.orig}") from error
     finally:
         engine.dispose()
-    with psycopg.connect(admin_url) as admin:
-        if settings is not None:
-            _write_settings(admin, settings)
-        register_handlers(admin)
-        if service_role is not None:
-            _grant_roles(admin, service_role)
 
 
 def migration_sql() -> str:
     """Return the SQL that would build today's schema from nothing, for a DBA to read and run."""
+    from alembic import command
+
     output = io.StringIO()
     config = _alembic_config(output)
     command.upgrade(config, "heads", sql=True)
@@ -83,17 +95,12 @@ def missing_revisions(url: str) -> list[str]:
 
     Raises StoreUnavailable when it cannot be asked.
     """
+    applied = _applied(url)
+    if _is_current(applied):
+        return []
+    from alembic.script import ScriptDirectory
+
     script = ScriptDirectory.from_config(_alembic_config())
-    try:
-        with psycopg.connect(url, connect_timeout=5) as connection:
-            known = connection.execute("select to_regclass('outbox.alembic_version')").fetchone()
-            if known is None or known[0] is None:
-                applied: set[str] = set()
-            else:
-                rows = connection.execute("select version_num from outbox.alembic_version")
-                applied = {row[0] for row in rows}
-    except psycopg.OperationalError as error:
-        raise StoreUnavailable(f"cannot reach Postgres: {error}") from error
     reached = {
         revision.revision
         for head in applied
@@ -101,6 +108,31 @@ def missing_revisions(url: str) -> list[str]:
     }
     wanted = [r.revision for r in script.walk_revisions()]
     return [revision for revision in reversed(wanted) if revision not in reached]
+
+
+def _applied(url: str) -> set[str]:
+    """Return what Alembic has noted in the database. Raises StoreUnavailable."""
+    try:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            known = connection.execute("select to_regclass('outbox.alembic_version')").fetchone()
+            if known is None or known[0] is None:
+                return set()
+            rows = connection.execute("select version_num from outbox.alembic_version")
+            return {str(row[0]) for row in rows}
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(f"cannot reach Postgres: {error}") from error
+
+
+def _is_current(applied: set[str]) -> bool:
+    """Tell whether the newest revision of each branch is applied; False may mean `unsure`.
+
+    A `post` that depends on a `pre` stands for it in Alembic's table.
+    """
+    versions = files("outbox_sql.migrations").joinpath("versions").iterdir()
+    names = sorted(name.removesuffix(".py") for v in versions if (name := v.name).endswith(".py"))
+    newest = {name.rpartition("_")[2]: name for name in names if name[:4].isdecimal()}
+    pre, post = newest["pre"], newest["post"]
+    return post in applied and (pre in applied or post[:4] >= pre[:4])
 
 
 def register_handlers(connection: psycopg.Connection[tuple[object, ...]]) -> None:
@@ -115,6 +147,8 @@ def register_handlers(connection: psycopg.Connection[tuple[object, ...]]) -> Non
 
 
 def _alembic_config(output: io.StringIO | None = None) -> AlembicConfig:
+    from alembic.config import Config as AlembicConfig
+
     config = AlembicConfig() if output is None else AlembicConfig(output_buffer=output)
     config.set_main_option("script_location", "outbox_sql:migrations")
     config.set_main_option("path_separator", "os")
@@ -122,6 +156,8 @@ def _alembic_config(output: io.StringIO | None = None) -> AlembicConfig:
 
 
 def _sqlalchemy_url(url: str) -> sqlalchemy.URL:
+    import sqlalchemy
+
     parsed = sqlalchemy.make_url(url)
     if parsed.drivername in ("postgres", "postgresql"):
         return parsed.set(drivername="postgresql+psycopg")

@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> None:
                 number=role.number,
             )
             run(config, place.url, orders, on_ready=ready)
+        exits.leave()
 
 
 if __name__ == "__main__":

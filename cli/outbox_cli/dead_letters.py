@@ -9,8 +9,9 @@ import msgspec
 import typer
 
 from outbox.store import dead_letters as store
-from outbox.store import jobs
+from outbox.store import jobs as jobs_store
 from outbox.store.pool import EVERY_TENANT, Connection, Database
+from outbox_cli import jobs
 from outbox_cli.database import actor, in_database, in_transaction, ring
 from outbox_cli.exits import FAILED, Failure
 from outbox_cli.groups import Json, Tenant, group
@@ -19,7 +20,7 @@ from outbox_cli.shown import as_object, print_fields, print_json, print_table
 
 app = group()
 
-Number = Annotated[int, typer.Argument(metavar="NUMBER", help="As `dead-letters ls` shows it.")]
+NUMBER_MAX = 2**63 - 1
 
 
 @app.command("ls")
@@ -87,15 +88,25 @@ def ls(
 
 
 @app.command("show")
-def show(number: Number, tenant: Tenant = None, json: Json = False) -> None:
+def show(
+    wanted: Annotated[
+        str, typer.Argument(metavar="NUMBER|JOB_ID", help="One by its number, or a job's newest.")
+    ],
+    tenant: Tenant = None,
+    json: Json = False,
+) -> None:
     """Show one dead letter with its whole job."""
+    number, job_id = _number_or_job(wanted)
 
     async def read(connection: Connection) -> store.FullDeadLetterRow | None:
-        return await store.show(connection, tenant=tenant, number=number)
+        id_ = None
+        if job_id is not None:
+            id_ = (await jobs.find(connection, job_id, tenant)).id
+        return await store.show(connection, tenant=tenant, number=number, id_=id_)
 
     row = in_transaction(read, tenant=tenant, read_only=True)
     if row is None:
-        raise Failure(f"There is no dead letter {number}.")
+        raise Failure(f"There is no dead letter {wanted}.")
     if json:
         print_json(_view(row))
         return
@@ -121,7 +132,7 @@ def replay(
                 return "no job"  # a raw input that never was one
             if row.newest_series is not None and row.newest_series != row.series:
                 return "a later series exists"
-            return await jobs.retry(
+            return await jobs_store.retry(
                 connection, row.id, actor=actor(), action="replay", dead_letter=number
             )
 
@@ -137,6 +148,15 @@ def replay(
         print_table(("NUMBER", "RESULT"), results, empty="")
     if any(result != "retried" for _, result in results):
         raise typer.Exit(FAILED)
+
+
+def _number_or_job(text: str) -> tuple[int | None, UUID | None]:
+    if text.isascii() and text.isdecimal() and int(text[:20]) <= NUMBER_MAX:
+        return int(text), None
+    try:
+        return None, UUID(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a number nor a job's id") from None
 
 
 def _view(row: store.DeadLetterRow) -> dict[str, object]:

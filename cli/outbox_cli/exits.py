@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -46,6 +47,9 @@ def say(sentence: str) -> None:
 
 def run(command: Callable[[], object]) -> NoReturn:
     """Run the command line and end the process with its exit code."""
+    # A SIGTERM unwinds: whoever has acquired an embedded server gives it up. Event loops put
+    # handlers of their own in this one's place.
+    signal.signal(signal.SIGTERM, _terminated)
     code = OK
     try:
         command()
@@ -61,6 +65,20 @@ def run(command: Callable[[], object]) -> NoReturn:
         # Whoever read our output has gone (`| head`): Python would complain at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def leave() -> None:
+    """Ignore from here on that somebody wants us to stop: we are about to, and it is not for long.
+
+    When an event loop has closed, its signals have no handler, and the next one would cut off
+    the goodbye.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _terminated(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def verdict(error: BaseException) -> tuple[str, int]:

@@ -155,6 +155,28 @@ def show(
     )
 
 
+@app.command("explain")
+def explain(
+    job_id: Annotated[UUID, typer.Argument(metavar="JOB_ID")],
+    tenant: Tenant = None,
+    json: Json = False,
+) -> None:
+    """Say why a job is where it is, and what happens next."""
+    from outbox_api.explanations import ExplainedJob
+    from outbox_api.explanations import explain as explain_job
+
+    async def read(connection: Connection) -> ExplainedJob | None:
+        return await explain_job(connection, (await find(connection, job_id, tenant)).id)
+
+    explained = in_transaction(read, tenant=tenant, read_only=True)
+    if explained is None:
+        raise _unknown(job_id)
+    if json:
+        print_json(explained)
+    else:
+        print(explained.explanation)
+
+
 @app.command("cancel")
 def cancel(
     job_ids: JobIds = [],  # noqa: B006  (typer reads it, nobody changes it)

@@ -1,8 +1,9 @@
 """A child's side of being supervised: it ends with its parent, whatever ends that.
 
 The parent holds the other end of our stdin and never writes to it: end of file means that it is
-gone, also by a kill -9. On Linux the kernel sends us a SIGTERM then, too. Either way we stop as
-on any SIGTERM, and are gone for certain when the grace time is over.
+gone, also by a kill -9. Then we stop as on any SIGTERM, and are gone for certain when the grace
+time is over. (The kernel's own PR_SET_PDEATHSIG would be a second SIGTERM, and the second one
+finds no handler any more: it could cut off the goodbye.)
 
 Our stdout is the parent's: one line `ready` goes there. Whatever else prints to stdout (the
 channel provider `log` does) goes to stderr, so that `outbox serve` prints one line and no more.
@@ -10,7 +11,6 @@ channel provider `log` does) goes to stderr, so that `outbox serve` prints one l
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -18,14 +18,11 @@ import threading
 import time
 from collections.abc import Callable
 
-PR_SET_PDEATHSIG = 1
 READY = b"ready\n"
 
 
 def follow_parent(*, grace_s: float) -> None:
     """Have this process stop when whoever started it, and holds its stdin, is gone."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     watcher = threading.Thread(target=_watch, args=(grace_s,), name="lifeline", daemon=True)
     watcher.start()
 

@@ -17,7 +17,7 @@ from outbox.store import catalog
 from outbox.store.pool import EVERY_TENANT, Database
 from outbox_cli import lifeline
 from outbox_cli.database import Place, migrate_embedded, open_place, settings
-from outbox_cli.exits import DATABASE, Failure, say
+from outbox_cli.exits import DATABASE, Failure, leave, say
 from outbox_cli.roles import GRACE_MARGIN_S, Role
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def api(migrate: Migrate = False) -> None:
     with prepared(config, migrate=migrate) as (place, _):
         _mention_keys(config, place)
         serve_api(config, place.url)
+        leave()
 
 
 def dispatcher(
@@ -120,6 +121,7 @@ def dispatcher(
             start_paused=start_paused,
         )
         run(config, place.url, orders)
+        leave()
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ import structlog
 
 from outbox.config import Config
 from outbox.errors import StoreUnavailable
-from outbox_cli.exits import FAILED, OK, USAGE
+from outbox_cli.exits import FAILED, OK, USAGE, leave
 from outbox_cli.lifeline import READY
 from outbox_cli.roles import GRACE_MARGIN_S, Role
 
@@ -58,7 +58,9 @@ class Supervisor:
     async def run(self) -> int:
         """Run until a signal, or until all have drained. Return the exit code."""
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        signals = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # `nohup` ignores it for us
+            signals.append(signal.SIGHUP)
         for number in signals:
             loop.add_signal_handler(number, self._on_signal, number)
         try:
@@ -179,6 +181,7 @@ def supervise(
                 await asyncio.gather(watch, return_exceptions=True)
 
     code = asyncio.run(run())
+    leave()
     if code != OK:
         sys.exit(code)
 

@@ -246,6 +246,9 @@ def test_a_dead_letter_is_listed_shown_and_replayed(outbox: Shell) -> None:
     assert (letter["attempts"], letter["reason"]) == (1, "permanent")
     shown = outbox.run("dead-letters", "show", str(letter["id"]), "--json").json
     assert shown["job"]["template_code"] == "welcome_email"
+    job_id = shown["job"]["job_id"]
+    assert outbox.run("dead-letters", "show", job_id, "--json").json == shown
+    assert "dead letter" in outbox.run("jobs", "explain", job_id).out
     assert outbox.run("dead-letters", "replay", str(letter["id"])).code == 0
     assert outbox.run("jobs", "ls", "--json").json[0]["status"] == "pending"
     assert outbox.run("dead-letters", "replay", "999").code == 1

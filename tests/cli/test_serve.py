@@ -227,3 +227,13 @@ def _answers(url: str) -> bool:
 
 def _ready(api: httpx.Client) -> bool:
     return _answers(str(api.base_url).removesuffix("/api/v1/") + "/health/ready")
+
+
+def test_several_api_processes_and_dispatchers_share_the_work(
+    service: Shell, api: httpx.Client
+) -> None:
+    serving = service.start("serve", "--processes", "2", env={"OUTBOX_API_WORKERS": "2"})
+    serving.ready()
+    assert set(serving.children()) == {"api-1", "api-2", "dispatcher-1", "dispatcher-2"}
+    until_sent(service, post(api, 100))
+    assert serving.stop() == 0
