@@ -7,6 +7,7 @@ its class, and whoever has one has imported its driver. Values are `Any` for the
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import re
 import sys
@@ -21,15 +22,19 @@ Runner: TypeAlias = Callable[[Any, Parameters], Any]
 """Runs the statement and returns its one text; a coroutine function on an async connection."""
 
 
-def runner_of(connection: object) -> Runner:
-    """Return what runs the statement on `connection`. Raises TypeError for what is none."""
-    for kind in type(connection).__mro__:
-        runner = _RUNNERS.get((kind.__module__.partition(".")[0], kind.__name__))
+@functools.lru_cache(maxsize=64)
+def runner_of(kind: type) -> tuple[Runner, bool]:
+    """Return what runs the statement on a connection of that kind, and whether it is async.
+
+    Raises TypeError for what is no connection.
+    """
+    for base in kind.__mro__:
+        runner = _RUNNERS.get((base.__module__.partition(".")[0], base.__name__))
         if runner is not None:
-            return runner
+            return runner, inspect.iscoroutinefunction(runner)
     raise TypeError(
         "enqueue needs a connection of psycopg, SQLAlchemy or asyncpg, or a session,"
-        f" not {type(connection).__module__}.{type(connection).__qualname__}"
+        f" not {kind.__module__}.{kind.__qualname__}"
     )
 
 
@@ -52,7 +57,7 @@ def hide_parameters(error: Exception) -> None:
 
 
 def _psycopg_parameters(connection: Any, parameters: Parameters) -> Parameters:
-    if connection.info.encoding == "utf-8":
+    if connection.pgconn.parameter_status(b"client_encoding") == b"UTF8":
         return parameters
     jobs = str(parameters["jobs"])
     escaped = re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], jobs)

@@ -22,7 +22,6 @@ or one that a pool lent). On an async connection, await the answer.
 
 from __future__ import annotations
 
-import inspect
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, overload
@@ -31,7 +30,7 @@ from uuid import UUID
 import msgspec
 
 from outbox import jsontext
-from outbox.drivers import Parameters, hide_parameters, runner_of, told_by
+from outbox.drivers import Parameters, Runner, hide_parameters, runner_of, told_by
 from outbox.errors import Fault, InvalidJob, JobConflict, NotPermitted, OutboxError
 from outbox.message import Job
 
@@ -330,11 +329,11 @@ def _refusal(error: Exception, call: _Call) -> OutboxError | None:
     return None
 
 
-def _run(connection: object, call: _Call, pick: Callable[[list[EnqueueResult]], Any]) -> Any:
+def _run(connection: Any, call: _Call, pick: Callable[[list[EnqueueResult]], Any]) -> Any:
     """Return what `pick` makes of the results; on an async connection, an awaitable of it."""
-    runner = runner_of(connection)
-    if inspect.iscoroutinefunction(runner):
-        return _run_async(connection, call, pick)
+    runner, is_async = runner_of(type(connection))
+    if is_async:
+        return _run_async(runner, connection, call, pick)
     if call.is_empty:
         return pick([])
     try:
@@ -348,12 +347,12 @@ def _run(connection: object, call: _Call, pick: Callable[[list[EnqueueResult]], 
 
 
 async def _run_async(
-    connection: object, call: _Call, pick: Callable[[list[EnqueueResult]], Any]
+    runner: Runner, connection: object, call: _Call, pick: Callable[[list[EnqueueResult]], Any]
 ) -> Any:
     if call.is_empty:
         return pick([])
     try:
-        answer = await runner_of(connection)(connection, call.parameters)
+        answer = await runner(connection, call.parameters)
     except Exception as error:
         refusal = _refusal(error, call)
         if refusal is None:

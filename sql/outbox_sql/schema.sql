@@ -29,6 +29,17 @@ CREATE TYPE outbox.enqueued AS (
 	faults outbox.fault[]
 );
 
+CREATE TYPE outbox.named AS (
+	tenant_id text,
+	channel text,
+	queue text,
+	template_code text,
+	permitted boolean,
+	handled boolean,
+	templated boolean,
+	lane_id integer
+);
+
 CREATE TYPE outbox.parsed AS (
 	ord integer,
 	id bigint,
@@ -57,6 +68,10 @@ CREATE TYPE outbox.parsed AS (
 CREATE FUNCTION outbox.accepted_status(send_after timestamp with time zone, expires_at timestamp with time zone, at timestamp with time zone) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (expires_at <= at) THEN 'expired'::text WHEN (send_after > at) THEN 'scheduled'::text ELSE 'pending'::text END;
+
+CREATE FUNCTION outbox.acts_for(tenant text) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (COALESCE(current_setting('outbox.tenant'::text, true), ''::text) = ANY (ARRAY[''::text, '*'::text, tenant]));
 
 CREATE FUNCTION outbox.add_faults(parsed outbox.parsed[], unhandled text[], unknown_templates text[]) RETURNS outbox.parsed[]
     LANGUAGE plpgsql STABLE
@@ -128,7 +143,10 @@ declare
 begin
     return query
     with wanted as materialized (
-        select e.id, e.claimed_by from outbox.entry as e where e.id = any(ids) order by e.id for update
+        select e.id, e.claimed_by from outbox.entry as e
+        where e.id = any(ids)
+          and exists (select from outbox.job as j where j.id = e.id and outbox.acts_for(j.tenant_id))
+        order by e.id for update
     ), gone as (
         delete from outbox.entry as e using wanted as w
         where e.id = w.id and w.claimed_by is null
@@ -212,71 +230,16 @@ begin
 end
 $$;
 
-CREATE FUNCTION outbox.ended_status(status text) RETURNS text
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN lower(status);
-
-CREATE FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN CASE WHEN (claimed_by IS NOT NULL) THEN 'processing'::text WHEN (available_at <= clock_timestamp()) THEN 'pending'::text WHEN (waits = 1) THEN 'retrying'::text ELSE 'scheduled'::text END;
-
-CREATE TABLE outbox.delivery (
-    id bigint NOT NULL,
-    started_at timestamp with time zone,
-    finished_at timestamp with time zone NOT NULL,
-    next_attempt_at timestamp with time zone,
-    epoch bigint,
-    recipient_hash bigint,
-    lease_no integer NOT NULL,
-    duration_ms integer,
-    template_version integer,
-    series smallint NOT NULL,
-    attempt smallint NOT NULL,
-    late boolean DEFAULT false NOT NULL,
-    terminal boolean NOT NULL,
-    status text NOT NULL,
-    tenant_id text NOT NULL,
-    provider text,
-    provider_message_id text,
-    recipient text,
-    subject text,
-    error_class text,
-    error_code text,
-    error_message text,
-    content_sha256 bytea,
-    content bytea,
-    CONSTRAINT delivery_status_check CHECK ((status = ANY (ARRAY['SENT'::text, 'FAILED'::text, 'RETRYING'::text, 'EXPIRED'::text, 'CANCELLED'::text])))
-)
-PARTITION BY RANGE (id);
-
-ALTER TABLE ONLY outbox.delivery FORCE ROW LEVEL SECURITY;
-
-CREATE TABLE outbox.entry (
-    id bigint NOT NULL,
-    available_at timestamp with time zone NOT NULL,
-    expires_at timestamp with time zone,
-    lease_until timestamp with time zone,
-    claimed_at timestamp with time zone,
-    claimed_by bigint,
-    lane_id integer NOT NULL,
-    lease_no integer DEFAULT 0 NOT NULL,
-    priority smallint NOT NULL,
-    series smallint DEFAULT 1 NOT NULL,
-    attempt smallint DEFAULT 0 NOT NULL,
-    max_attempts smallint,
-    crashes smallint DEFAULT 0 NOT NULL,
-    waits smallint DEFAULT 0 NOT NULL,
-    cancel boolean DEFAULT false NOT NULL,
-    CONSTRAINT entry_priority_check CHECK ((priority = ANY (ARRAY[0, 1, 5, 10]))),
-    CONSTRAINT entry_waits_check CHECK ((waits = ANY (ARRAY[0, 1, 2])))
-)
-WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0.2');
-
-ALTER TABLE ONLY outbox.entry FORCE ROW LEVEL SECURITY;
-
 CREATE FUNCTION outbox.current_status(job bigint) RETURNS text
-    LANGUAGE sql STABLE
-    RETURN COALESCE((SELECT outbox.live_status(e.claimed_by, e.available_at, e.waits) AS live_status FROM outbox.entry e WHERE (e.id = current_status.job)), (SELECT outbox.ended_status(d.status) AS ended_status FROM outbox.delivery d WHERE ((d.id = current_status.job) AND d.terminal AND (NOT d.late)) ORDER BY d.series DESC LIMIT 1));
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+    return coalesce(
+        (select outbox.live_status(e.claimed_by, e.available_at, e.waits) from outbox.entry as e where e.id = job),
+        (select outbox.ended_status(d.status) from outbox.delivery as d
+         where d.id = job and d.terminal and not d.late order by d.series desc limit 1));
+end
+$$;
 
 CREATE FUNCTION outbox.pointer(key text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -309,6 +272,10 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.ended_status(status text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN lower(status);
+
 CREATE FUNCTION outbox.enqueue(job jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, on_conflict text DEFAULT 'raise'::text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -322,6 +289,119 @@ end
 $$;
 
 COMMENT ON FUNCTION outbox.enqueue(job jsonb, tenant text, notify boolean, on_conflict text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) IS 'Accept one NotificationJob in this transaction.';
+
+CREATE FUNCTION outbox.enqueue_any(jobs jsonb[], tenant text, on_conflict text, on_fault text, fill_created boolean, notify boolean, at timestamp with time zone, traceparents text[], resend_of uuid) RETURNS SETOF outbox.enqueued
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+declare
+    limits outbox.setting;
+    parsed outbox.parsed[];
+    names outbox.named[];
+    name outbox.named;
+    unhandled text[] := '{}';
+    unknown_templates text[] := '{}';
+    some_faults boolean;
+    some_lists boolean;
+    some_expired boolean;
+    fresh_ids bigint[];
+    lane_ids int[] := '{}';
+    all_lanes boolean := true;
+    compared outbox.compared[];
+    refused int[];
+    results outbox.enqueued[] := '{}';
+begin
+    select s.* into limits from outbox.setting as s;
+    if jobs is null or array_ndims(jobs) > 1 or cardinality(jobs) > limits.batch_jobs_max or pg_column_size(jobs) > 8388608
+       or char_length(tenant) not between 1 and 128 or tenant = '*'
+       or (on_conflict in ('raise', 'skip') and on_fault in ('raise', 'skip')) is not true then
+        perform outbox.check_batch(jobs, tenant, on_conflict, on_fault, limits.batch_jobs_max);
+    end if;
+    parsed := outbox.read_jobs(jobs, tenant, fill_created, at, limits);
+
+    select bool_or(r.faults is not null), bool_or(r.list_job_ids is not null), bool_or(r.expires_at <= at)
+    into some_faults, some_lists, some_expired
+    from unnest(parsed) as r;
+    names := array(select (d.tenant_id, d.channel, d.queue, d.template_code, null, null, null, null)::outbox.named
+                   from (select distinct r.tenant_id, r.channel, r.queue, r.template_code from unnest(parsed) as r) as d);
+    foreach name in array names loop
+        name := outbox.look_up(name);
+        -- (A job that names a tenant not its own is at fault already: it fails no neighbour.)
+        if not name.permitted
+           and exists (select from unnest(parsed) as r where r.tenant_id = name.tenant_id and r.faults is null) then
+            raise exception using errcode = 'OBX03', detail = '[]',
+                message = format('role %s may not enqueue for tenant %s',
+                                 quote_ident(outbox.caller()), quote_literal(name.tenant_id));
+        end if;
+        if not name.handled and coalesce(name.channel, name.queue) is not null then
+            unhandled := unhandled || coalesce('channel ' || name.channel, 'queue ' || name.queue);
+        end if;
+        if not name.templated and name.template_code is not null and limits.template_check then
+            unknown_templates := unknown_templates || (name.tenant_id || ' ' || name.template_code);
+        end if;
+        all_lanes := all_lanes and name.lane_id is not null;
+        if not name.lane_id = any(lane_ids) then
+            lane_ids := lane_ids || name.lane_id;
+        end if;
+    end loop;
+
+    if cardinality(unhandled) > 0 or cardinality(unknown_templates) > 0 then
+        parsed := outbox.add_faults(parsed, unhandled, unknown_templates);
+        some_faults := true;
+    end if;
+    if some_faults then
+        if on_fault = 'raise' then
+            perform outbox.raise_faults(parsed);
+        end if;
+        results := array(select (r.ord, r.job_id, null, 'invalid', null, r.faults)::outbox.enqueued
+                         from unnest(parsed) as r where r.faults is not null);
+        parsed := array(select r from unnest(parsed) as r where r.faults is null);
+    end if;
+    if some_lists then
+        parsed := outbox.expand_lists(parsed);
+    end if;
+
+    if not all_lanes and cardinality(parsed) > 0 then
+        lane_ids := outbox.lanes_of(parsed);
+    end if;
+    if not some_lists then
+        fresh_ids := outbox.store_jobs(parsed, null, lane_ids, some_expired, at, traceparents, resend_of);
+        if cardinality(fresh_ids) = cardinality(parsed) and cardinality(results) = 0 then
+            return query
+            select r.ord, r.job_id, outbox.accepted_status(r.send_after, r.expires_at, at), 'new', null::uuid[],
+                null::outbox.fault[]
+            from unnest(parsed) as r;
+            if notify then
+                perform outbox.ring(lane_ids);
+            end if;
+            return;
+        end if;
+    else
+        perform outbox.store_keys(parsed);
+    end if;
+
+    -- Some were there before: say what is what.
+    compared := outbox.compare_keys(parsed, at);
+    refused := array(select distinct c.ord from unnest(compared) as c where c.result = 'conflict');
+    results := results || array(
+        select (c.ord, c.job_id, case when c.ord = any(refused) then null else c.status end,
+                case when c.ord = any(refused) then 'conflict' else c.result end, c.job_ids, null)::outbox.enqueued
+        from unnest(compared) as c where not c.member);
+    if cardinality(refused) > 0 and on_conflict = 'raise' then
+        perform outbox.raise_conflicts(results);
+    end if;
+    if some_lists then
+        -- A list is stored whole or not at all, so its jobs wait until all its keys are compared.
+        perform outbox.drop_keys(compared, refused);
+        fresh_ids := array(select c.id from unnest(compared) as c where c.result = 'new' and c.ord <> all(refused));
+        fresh_ids := outbox.store_jobs(parsed, fresh_ids, lane_ids, some_expired, at, traceparents, resend_of);
+    end if;
+    return query select r.* from unnest(results) as r order by r.ord;
+    if notify and cardinality(fresh_ids) > 0 then
+        perform outbox.ring(lane_ids);
+    end if;
+end
+$$;
 
 CREATE FUNCTION outbox.enqueue_many(jobs jsonb[], tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, on_conflict text DEFAULT 'raise'::text) RETURNS TABLE(job_id uuid, status text, duplicate boolean, conflict boolean, job_ids uuid[])
     LANGUAGE plpgsql SECURITY DEFINER
@@ -342,117 +422,94 @@ COMMENT ON FUNCTION outbox.enqueue_many(jobs jsonb[], tenant text, notify boolea
 CREATE FUNCTION outbox.enqueue_many_v1(jobs jsonb[], tenant text DEFAULT 'default'::text, on_conflict text DEFAULT 'raise'::text, on_fault text DEFAULT 'raise'::text, fill_created boolean DEFAULT false, notify boolean DEFAULT false, traceparents text[] DEFAULT NULL::text[], resend_of uuid DEFAULT NULL::uuid) RETURNS SETOF outbox.enqueued
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_variable
 declare
-    limits outbox.setting;
     at timestamptz := clock_timestamp();
-    parsed outbox.parsed[];
-    named record;
-    permitted text;
-    unhandled text[] := '{}';
-    unknown_templates text[] := '{}';
-    some_faults boolean := false;
-    some_lists boolean := false;
-    some_expired boolean := false;
-    fresh_ids bigint[];
-    lane_ids int[] := '{}';
-    compared outbox.compared[];
-    refused int[];
-    results outbox.enqueued[] := '{}';
+    result outbox.enqueued;
 begin
-    select s.* into limits from outbox.setting as s;
-    perform outbox.check_batch(jobs, tenant, on_conflict, on_fault, limits.batch_jobs_max);
-    parsed := outbox.read_jobs(jobs, tenant, fill_created, at, limits);
-
-    -- Tenants, handlers and templates: what many jobs name is looked up once.
-    for named in
-        select r.tenant_id, r.channel, r.queue, r.template_code,
-               bool_or(r.faults is null) as good, bool_or(r.faults is not null) as bad,
-               bool_or(r.list_job_ids is not null) as lists, bool_or(r.expires_at <= at) as expired
-        from unnest(parsed) as r
-        group by r.tenant_id, r.channel, r.queue, r.template_code
-    loop
-        some_faults := some_faults or named.bad;
-        some_lists := some_lists or named.lists;
-        some_expired := some_expired or coalesce(named.expired, false);
-        -- A job that names a tenant not its own is at fault already: it fails no neighbour.
-        if named.good and named.tenant_id is distinct from permitted then
-            if not outbox.may_enqueue(named.tenant_id) then
-                raise exception using errcode = 'OBX03', detail = '[]',
-                    message = format('role %s may not enqueue for tenant %s',
-                                     quote_ident(outbox.caller()), quote_literal(named.tenant_id));
-            end if;
-            permitted := named.tenant_id;
+    if cardinality(jobs) = 1 then
+        result := outbox.enqueue_typical(jobs[1], tenant, fill_created, at, notify, traceparents[1], resend_of);
+        if result.job_id is not null then
+            return next result;
+            return;
         end if;
-        continue when not named.good;
-        if not exists (select from outbox.handler as h
-                       where h.kind = case when named.channel is null then 'queue' else 'channel' end
-                         and h.name = coalesce(named.channel, named.queue)) then
-            unhandled := unhandled || coalesce('channel ' || named.channel, 'queue ' || named.queue);
-        end if;
-        if limits.template_check and named.template_code is not null
-           and not exists (select from outbox.template as t
-                           where t.tenant_id = named.tenant_id and t.code = named.template_code
-                             and t.deleted_at is null) then
-            unknown_templates := unknown_templates || (named.tenant_id || ' ' || named.template_code);
-        end if;
-    end loop;
-
-    if cardinality(unhandled) > 0 or cardinality(unknown_templates) > 0 then
-        parsed := outbox.add_faults(parsed, unhandled, unknown_templates);
-        some_faults := true;
     end if;
-    if some_faults then
-        if on_fault = 'raise' then
-            perform outbox.raise_faults(parsed);
-        end if;
-        results := array(select (r.ord, r.job_id, null, 'invalid', null, r.faults)::outbox.enqueued
-                         from unnest(parsed) as r where r.faults is not null);
-        parsed := array(select r from unnest(parsed) as r where r.faults is null);
-    end if;
-    if some_lists then
-        parsed := outbox.expand_lists(parsed);
-    end if;
-
-    fresh_ids := outbox.store_keys(parsed);
-    if cardinality(fresh_ids) = cardinality(parsed) and not some_lists and not some_faults then
-        lane_ids := outbox.lanes_of(parsed);
-        perform outbox.store_jobs(parsed, lane_ids, some_expired, at, traceparents, resend_of);
-        return query
-        select r.ord, r.job_id, outbox.accepted_status(r.send_after, r.expires_at, at), 'new', null::uuid[],
-            null::outbox.fault[]
-        from unnest(parsed) as r;
-    else
-        compared := outbox.compare_keys(parsed, at);
-        refused := array(select distinct c.ord from unnest(compared) as c where c.result = 'conflict');
-        results := results || array(
-            select (c.ord, c.job_id, case when c.ord = any(refused) then null else c.status end,
-                    case when c.ord = any(refused) then 'conflict' else c.result end, c.job_ids, null)::outbox.enqueued
-            from unnest(compared) as c where not c.member);
-        if cardinality(refused) > 0 then
-            if on_conflict = 'raise' then
-                perform outbox.raise_conflicts(results);
-            end if;
-            perform outbox.drop_keys(compared, refused);
-        end if;
-        fresh_ids := array(select c.id from unnest(compared) as c
-                           where c.result = 'new' and c.job_ids is null and c.ord <> all(refused));
-        parsed := array(select r from unnest(parsed) as r
-                        where (r.id in (select f.id from unnest(fresh_ids) as f(id))) is true);
-        if cardinality(parsed) > 0 then
-            lane_ids := outbox.lanes_of(parsed);
-            perform outbox.store_jobs(parsed, lane_ids, some_expired, at, traceparents, resend_of);
-        end if;
-        return query select r.* from unnest(results) as r order by r.ord;
-    end if;
-    if notify and cardinality(lane_ids) > 0 then
-        perform outbox.ring(lane_ids);
-    end if;
+    return query
+    select e.* from outbox.enqueue_any(jobs, tenant, on_conflict, on_fault, fill_created, notify, at, traceparents,
+                                       resend_of) as e;
 end
 $$;
 
-COMMENT ON FUNCTION outbox.enqueue_many_v1(jobs jsonb[], tenant text, on_conflict text, on_fault text, fill_created boolean, notify boolean, traceparents text[], resend_of uuid) IS 'Accept jobs in the caller''s transaction: one result each. See docs/contracts.md.';
+COMMENT ON FUNCTION outbox.enqueue_many_v1(jobs jsonb[], tenant text, on_conflict text, on_fault text, fill_created boolean, notify boolean, traceparents text[], resend_of uuid) IS 'Accept jobs in the caller''s transaction: one result each, in order. See docs/contracts.md.';
+
+CREATE FUNCTION outbox.enqueue_typical(sent jsonb, tenant text, fill_created boolean, at timestamp with time zone, notify boolean, traceparent text, resend_of uuid) RETURNS outbox.enqueued
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+declare
+    of_tenant text := coalesce(tenant, 'default');
+    r record;
+begin
+    if jsonb_typeof(sent) is distinct from 'object' or sent ->> 'send_after' is not null then
+        return null;
+    end if;
+    select f.*, f.job::text as content,
+           ((extract(epoch from at) * 1000)::bigint - 1577836800000) << 22 | (nextval('outbox.id_seq') & 4194303) as id,
+           (select l.lane_id from outbox.lane as l
+            where l.tenant_id = of_tenant and l.queue = f.channel and l.scope = '') as lane_id,
+           s.job_bytes_max,
+           outbox.is_typical(f.job, f.user_id, f.channel, f.template_code, f.locale, f.meta, f.event_id, f.campaign_id,
+                             f.priority, f.said_id, f.job_id)
+           and (f.expires_at > at or f.said_expires is null)
+           and of_tenant <> '*'
+           and coalesce(current_setting('outbox.tenant', true), '') in ('', '*', of_tenant)
+           and exists (select from outbox.producer_tenant as p
+                       where p.tenant_id in (of_tenant, '*')
+                         and pg_has_role(outbox.caller(), to_regrole(quote_ident(p.role_name)), 'member'))
+           and exists (select from outbox.handler as h where h.kind = 'channel' and h.name = f.channel)
+           and exists (select from outbox.template as t
+                       where t.tenant_id = of_tenant and t.code = f.template_code and t.deleted_at is null) as fits
+    into r
+    from outbox.setting as s
+    cross join (
+        select sent ->> 'job_id' as said_id, sent ->> 'user_id' as user_id, sent ->> 'channel' as channel,
+               sent ->> 'template_code' as template_code, sent ->> 'locale' as locale, sent ->> 'expires_at' as said_expires,
+               sent -> 'meta' as meta, sent -> 'meta' ->> 'event_id' as event_id, sent -> 'meta' ->> 'campaign_id' as campaign_id,
+               sent -> 'meta' ->> 'priority' as priority,
+               case when outbox.is_uuid(sent ->> 'job_id') then (sent ->> 'job_id')::uuid end as job_id,
+               case when sent ->> 'created_at' is not null then outbox.to_time(sent ->> 'created_at')
+                    when fill_created then at end as created_at,
+               outbox.to_time(sent ->> 'expires_at') as expires_at,
+               sent - array['job_id', 'send_after', case when sent ->> 'locale' is null then 'locale' end,
+                            case when sent ->> 'created_at' is null then 'created_at' end,
+                            case when sent ->> 'expires_at' is null then 'expires_at' end] as job
+        offset 0
+    ) as f;
+    if not (r.fits and r.created_at is not null and r.lane_id is not null
+            and octet_length(r.content) <= r.job_bytes_max - 50) is true then
+        return null;
+    end if;
+    r.job_id := coalesce(r.job_id, outbox.uuid7());
+    insert into outbox.job_key (tenant_id, job_id, id, content_sha256)
+    values (of_tenant, r.job_id, r.id, sha256(convert_to(r.content, 'UTF8')))
+    on conflict (tenant_id, job_id) do nothing;
+    if not found then
+        return null;
+    end if;
+    insert into outbox.job (id, job_id, created_at, expires_at, lane_id, priority, tenant_id, queue, channel,
+        template_code, locale, user_id, event_id, campaign_id, traceparent, resend_of, job)
+    values (r.id, r.job_id, r.created_at, r.expires_at, r.lane_id, coalesce(outbox.to_priority(r.priority), 1), of_tenant,
+        r.channel, r.channel, r.template_code, r.locale, r.user_id, r.event_id, r.campaign_id, traceparent, resend_of, r.job);
+    insert into outbox.entry (id, available_at, expires_at, lane_id, priority)
+    values (r.id, clock_timestamp(), r.expires_at, r.lane_id, coalesce(outbox.to_priority(r.priority), 1));
+    if notify then
+        perform outbox.ring(array[r.lane_id]);
+    end if;
+    return (1, r.job_id, 'pending', 'new', null, null)::outbox.enqueued;
+end
+$$;
 
 CREATE FUNCTION outbox.erase_recipient(for_tenant text, for_user text, actor text) RETURNS TABLE(pseudonym text, jobs integer, cancelled integer)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -466,6 +523,9 @@ declare
     ids bigint[];
     stopped int;
 begin
+    if not outbox.acts_for(for_tenant) then
+        raise exception using errcode = 'OBX03', detail = '[]', message = 'another tenant''s recipient';
+    end if;
     select array_remove(array[lower(r.email), r.phone, r.telegram_chat_id], null) into known_addresses
     from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
     ids := array(
@@ -689,6 +749,10 @@ CREATE FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) RETU
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN outbox.uuid5('6b2f9a52-8f3d-5c1e-9d0a-2f1f6d1c7a10'::uuid, ((tenant || ':'::text) || idempotency_key));
 
+CREATE FUNCTION outbox.is_typical(job jsonb, user_id text, channel text, template_code text, locale text, meta jsonb, event_id text, campaign_id text, priority text, said_id text, job_id uuid) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((user_id <> ''::text) AND (template_code <> ''::text) AND ((said_id IS NULL) OR (job_id IS NOT NULL)) AND (channel = ANY ('{email,push,ws,sms,telegram,inbox,browser}'::text[])) AND ((priority = ANY ('{low,normal,medium,high,urgent}'::text[])) OR (priority IS NULL)) AND ((job - '{user_id,channel,template_code,locale,data,meta,created_at,send_after,expires_at}'::text[]) = '{}'::jsonb) AND (job @@ '((((((($."user_id".type() == "string" && $."template_code".type() == "string") && $."data".type() == "object") && $."meta".type() == "object") && (!(exists ($."locale")) || $."locale".type() == "string")) && ((!(exists ($."meta"."event_type")) || $."meta"."event_type".type() == "string") || $."meta"."event_type".type() == "null")) && ((!(exists ($."meta"."event_id")) || $."meta"."event_id".type() == "string") || $."meta"."event_id".type() == "null")) && ((!(exists ($."meta"."campaign_id")) || $."meta"."campaign_id".type() == "string") || $."meta"."campaign_id".type() == "null"))'::jsonpath) AND (GREATEST(octet_length(user_id), octet_length(template_code), octet_length((meta ->> 'event_type'::text)), octet_length(event_id), octet_length(campaign_id)) <= 128) AND ((locale IS NULL) OR ((locale !~ '[^A-Za-z0-9_-]'::text) AND ((octet_length(locale) >= 1) AND (octet_length(locale) <= 35)))) AND (NOT jsonb_path_exists(job, 'strict $.*.**{32}?(@.type() == "object" || @.type() == "array")'::jsonpath)));
+
 CREATE FUNCTION outbox.is_uuid(value text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ((value ~~ '________-____-____-____-____________'::text) AND (value !~ '[^0-9a-fA-F-]'::text) AND (octet_length(replace(value, '-'::text, ''::text)) = 32));
@@ -734,18 +798,29 @@ begin
 end
 $$;
 
-CREATE FUNCTION outbox.make_lanes() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
+CREATE FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN (claimed_by IS NOT NULL) THEN 'processing'::text WHEN (available_at <= clock_timestamp()) THEN 'pending'::text WHEN (waits = 1) THEN 'retrying'::text ELSE 'scheduled'::text END;
+
+CREATE FUNCTION outbox.look_up(named outbox.named) RETURNS outbox.named
+    LANGUAGE plpgsql STABLE
     AS $$
+#variable_conflict use_column
 begin
-    insert into outbox.lane (tenant_id, queue, paused_at, paused_by)
-    select t.tenant_id, h.name, q.paused_at, q.paused_by
-    from outbox.tenant as t
-    cross join outbox.handler as h
-    left join outbox.queue_pause as q on q.queue = h.name
-    on conflict (tenant_id, queue, scope) do nothing;
-    return null;
+    select exists (select from outbox.producer_tenant as p
+                   where p.tenant_id in (named.tenant_id, '*')
+                     and pg_has_role(outbox.caller(), to_regrole(quote_ident(p.role_name)), 'member')),
+           exists (select from outbox.handler as h
+                   where h.kind = case when named.channel is null then 'queue' else 'channel' end
+                     and h.name = coalesce(named.channel, named.queue)),
+           exists (select from outbox.template as t
+                   where t.tenant_id = named.tenant_id and t.code = named.template_code and t.deleted_at is null),
+           (select l.lane_id from outbox.lane as l
+            where l.tenant_id = named.tenant_id and l.queue = named.queue and l.scope = '')
+    into named.permitted, named.handled, named.templated, named.lane_id;
+    named.permitted := named.permitted
+                       and coalesce(current_setting('outbox.tenant', true), '') in ('', '*', named.tenant_id);
+    return named;
 end
 $$;
 
@@ -786,25 +861,6 @@ $$;
 
 COMMENT ON FUNCTION outbox.make_partitions(days_ahead integer) IS 'Create the daily partitions that are missing up to so many days ahead; returns how many it made.';
 
-CREATE FUNCTION outbox.may_enqueue(tenant text) RETURNS boolean
-    LANGUAGE plpgsql STABLE
-    AS $$
-begin
-    return coalesce(current_setting('outbox.tenant', true), '') in ('', '*', tenant)
-       and exists (select from outbox.producer_tenant as p
-                   join pg_roles as r on r.rolname = p.role_name
-                   where p.tenant_id in (tenant, '*') and pg_has_role(outbox.caller(), r.oid, 'member'));
-end
-$$;
-
-CREATE FUNCTION outbox.uuid7() RETURNS uuid
-    LANGUAGE sql PARALLEL SAFE
-    RETURN (encode(set_bit(set_bit(OVERLAY(uuid_send(gen_random_uuid()) PLACING substr(int8send(((EXTRACT(epoch FROM clock_timestamp()) * (1000)::numeric))::bigint), 3) FROM 1 FOR 6), (52)::bigint, 1), (53)::bigint, 1), 'hex'::text))::uuid;
-
-CREATE FUNCTION outbox.new_job_id(idempotency_key jsonb, tenant text) RETURNS uuid
-    LANGUAGE sql PARALLEL SAFE
-    RETURN CASE WHEN (idempotency_key IS NULL) THEN outbox.uuid7() WHEN ((jsonb_typeof(idempotency_key) = 'string'::text) AND ((char_length((idempotency_key #>> '{}'::text[])) >= 1) AND (char_length((idempotency_key #>> '{}'::text[])) <= 255))) THEN outbox.idempotent_job_id(tenant, (idempotency_key #>> '{}'::text[])) ELSE NULL::uuid END;
-
 CREATE SEQUENCE outbox.id_seq
     START WITH 1
     INCREMENT BY 1
@@ -819,10 +875,6 @@ CREATE FUNCTION outbox.next_id() RETURNS bigint
 CREATE FUNCTION outbox.next_version() RETURNS bigint
     LANGUAGE sql
     AS $$ update outbox.control set version = version + 1 returning version $$;
-
-CREATE FUNCTION outbox.null_keys(object jsonb) RETURNS text[]
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ARRAY(SELECT e.key FROM jsonb_each(null_keys.object) e(key, value) WHERE (e.value = 'null'::jsonb));
 
 CREATE FUNCTION outbox.partition_days_left() RETURNS integer
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -844,7 +896,10 @@ CREATE FUNCTION outbox.promote_job(wanted bigint, actor text) RETURNS text
 declare
     e outbox.entry;
 begin
-    select * into e from outbox.entry as x where x.id = wanted for update;
+    select * into e from outbox.entry as x
+    where x.id = wanted
+      and exists (select from outbox.job as j where j.id = x.id and outbox.acts_for(j.tenant_id))
+    for update;
     if e.id is null then
         return 'ended';
     elsif e.claimed_by is not null then
@@ -894,245 +949,280 @@ begin
 end
 $$;
 
-CREATE FUNCTION outbox.rare_faults(rare jsonb, template_code text, channel text, timeout_s_max integer) RETURNS outbox.fault[]
+CREATE FUNCTION outbox.rare_faults(sent jsonb, job jsonb, channel text, timeout_s_max integer) RETURNS outbox.fault[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     AS $_$
 declare
+    rest jsonb := sent - array['job_id', 'user_id', 'channel', 'template_code', 'locale', 'data', 'meta', 'created_at',
+                               'send_after', 'expires_at'];
     faults outbox.fault[] := '{}';
     key text;
 begin
-    if rare ?| array['ordering_key', 'dedup_key', 'dedup_window_s'] then
+    if jsonb_path_exists(job, 'strict $.*.**{32} ? (@.type() == "object" || @.type() == "array")') then
+        faults := outbox.depth_faults(job);
+    end if;
+    if rest = '{}' then
+        return faults;
+    end if;
+    faults := faults || outbox.unknown_faults(rest);
+    if job ?| array['ordering_key', 'dedup_key', 'dedup_window_s'] then
         foreach key in array array['ordering_key', 'dedup_key', 'dedup_window_s'] loop
-            if rare ? key then
+            if job ? key then
                 faults := faults || (outbox.pointer(key), 'is not supported yet')::outbox.fault;
             end if;
         end loop;
     end if;
-    if rare ? 'endpoint' then
+    if job ? 'endpoint' then
         faults := faults || ('/endpoint', 'no such endpoint')::outbox.fault;
     end if;
-    if rare ?| array['subject', 'idempotency_key'] then
-        faults := faults || outbox.text_fault(rare, 'subject', 998);
-        faults := faults || outbox.text_fault(rare, 'idempotency_key', 255);
+    if job ?| array['subject', 'idempotency_key'] then
+        faults := faults || outbox.text_fault(job, 'subject', 998);
+        faults := faults || outbox.text_fault(job, 'idempotency_key', 255);
     end if;
-    if rare ? 'content' then
-        if jsonb_typeof(rare -> 'content') <> 'string' then
+    if job ? 'content' then
+        if jsonb_typeof(job -> 'content') <> 'string' then
             faults := faults || ('/content', 'must be a string')::outbox.fault;
-        elsif template_code is not null then
+        elsif job ? 'template_code' then
             faults := faults || ('/content', 'cannot be combined with template_code')::outbox.fault;
-        elsif rare ->> 'content' = '' then
+        elsif job ->> 'content' = '' then
             faults := faults || ('/content', 'must not be empty')::outbox.fault;
         end if;
     end if;
-    if rare ? 'category' and (jsonb_typeof(rare -> 'category') <> 'string'
-                              or rare ->> 'category' !~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$') then
+    if job ? 'category' and (jsonb_typeof(job -> 'category') <> 'string'
+                              or job ->> 'category' !~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$') then
         faults := faults || ('/category', 'must be one word of at most 64 letters, digits, "_", "." or "-"')::outbox.fault;
     end if;
     -- Read as text: 1.0 is a whole number too, but would be none when its text is cast.
-    if rare ? 'max_attempts' and (jsonb_typeof(rare -> 'max_attempts') <> 'number'
-                                  or rare ->> 'max_attempts' !~ '^([1-9][0-9]?|100)$') then
+    if job ? 'max_attempts' and (jsonb_typeof(job -> 'max_attempts') <> 'number'
+                                  or job ->> 'max_attempts' !~ '^([1-9][0-9]?|100)$') then
         faults := faults || ('/max_attempts', 'must be a whole number from 1 to 100')::outbox.fault;
     end if;
-    if rare ? 'timeout_s' and (jsonb_typeof(rare -> 'timeout_s') <> 'number'
-                               or (rare ->> 'timeout_s')::numeric <= 0
-                               or (rare ->> 'timeout_s')::numeric > timeout_s_max) then
+    if job ? 'timeout_s' and (jsonb_typeof(job -> 'timeout_s') <> 'number'
+                               or (job ->> 'timeout_s')::numeric <= 0
+                               or (job ->> 'timeout_s')::numeric > timeout_s_max) then
         faults := faults || ('/timeout_s', format('must be a number above 0, at most %s', timeout_s_max))::outbox.fault;
     end if;
-    if rare ? 'headers' then
-        faults := faults || outbox.headers_faults(rare -> 'headers');
+    if job ? 'headers' then
+        faults := faults || outbox.headers_faults(job -> 'headers');
     end if;
-    if rare ? 'to' then
-        faults := faults || outbox.to_faults(rare -> 'to', channel);
+    if job ? 'to' then
+        faults := faults || outbox.to_faults(job -> 'to', channel);
     end if;
     return array(select f from unnest(faults) as f where f.pointer is not null);
 end
 $_$;
 
-CREATE FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) RETURNS outbox.parsed[]
+CREATE FUNCTION outbox.read_job(ord integer, id bigint, sent jsonb, tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) RETURNS outbox.parsed
     LANGUAGE plpgsql
     AS $_$
+declare
+    p outbox.parsed;
+    job jsonb;
+    meta jsonb;
+    content text;
+    has_payload boolean;
+    sent_priority text;
+begin
+    p.ord := ord;
+    p.id := id;
+    p.tenant_id := coalesce(tenant, 'default');
+    if jsonb_typeof(sent) is distinct from 'object' then
+        p.faults := array[('', 'must be an object')::outbox.fault];
+        return p;
+    end if;
+    job := outbox.without_nulls(sent) - 'job_id';
+    if job ->> 'channel' = 'database' then
+        job := jsonb_set(job, '{channel}', '"inbox"');
+    end if;
+    content := job::text;
+    -- The content has no job_id: `"job_id": "…", ` takes 50 bytes.
+    if octet_length(content) + (case when sent ->> 'job_id' is null then 0 else 50 end) > limits.job_bytes_max then
+        p.faults := array[('', format('is longer than %s bytes', limits.job_bytes_max))::outbox.fault];
+        return p;
+    end if;
+    meta := job -> 'meta';
+    has_payload := job ? 'payload';
+    if jsonb_typeof(job -> 'tenant_id') = 'string' then
+        p.tenant_id := job ->> 'tenant_id';
+    end if;
+    if job ->> 'channel' in ('email', 'push', 'ws', 'sms', 'telegram', 'inbox', 'browser', 'webhook') then
+        p.channel := job ->> 'channel';
+    end if;
+    p.queue := coalesce(job ->> 'queue', p.channel);
+    if outbox.is_uuid(sent ->> 'job_id') then
+        p.job_id := (sent ->> 'job_id')::uuid;
+    end if;
+    p.created_at := case when job ->> 'created_at' is not null then outbox.to_time(job ->> 'created_at')
+                         when fill_created or p.channel is null or p.channel = 'webhook' then at end;
+    p.send_after := outbox.to_time(job ->> 'send_after');
+    p.expires_at := outbox.to_time(job ->> 'expires_at');
+    sent_priority := meta ->> 'priority';
+    p.priority := coalesce(outbox.to_priority(sent_priority), 1::smallint);
+    if p.queue = 'media-sync' then
+        p.priority := coalesce(outbox.payload_priority(job -> 'payload' -> 'priority'), p.priority);
+    end if;
+
+    -- One expression, because plpgsql's cost by statement would be most of it.
+    p.faults := array_remove(array[
+        case when sent ->> 'job_id' is not null and p.job_id is null
+            then ('/job_id', 'must be a UUID')::outbox.fault end,
+        case when job ? 'tenant_id' then
+            case when jsonb_typeof(job -> 'tenant_id') <> 'string' or char_length(p.tenant_id) not between 1 and 128
+                      or p.tenant_id = '*'
+                then ('/tenant_id', 'must be a string of 1 to 128 characters, and not "*"')::outbox.fault
+            when p.tenant_id <> tenant
+                then ('/tenant_id', 'is not the tenant that this job was handed in for')::outbox.fault end end,
+        case when job ? 'channel' and p.channel is null
+            then ('/channel', 'must be one of email, push, ws, sms, telegram, inbox, database, browser, webhook')::outbox.fault
+        when not job ? 'channel' and not has_payload and (not job ? 'queue' or job ? 'template_code')
+            then ('/channel', 'is required')::outbox.fault end,
+        case when job ? 'queue' then
+            case when jsonb_typeof(job -> 'queue') <> 'string' or p.queue !~ '^[a-z0-9][a-z0-9._-]{0,62}$'
+                then ('/queue', 'must be 1 to 63 of a-z, 0-9, ".", "_", "-"')::outbox.fault end
+        when has_payload and not job ? 'channel'
+            then ('/queue', 'is required beside payload')::outbox.fault end,
+        case when has_payload and job ? 'channel'
+            then ('/payload', 'cannot be combined with channel')::outbox.fault
+        when has_payload and jsonb_typeof(job -> 'payload') <> 'object'
+            then ('/payload', 'must be an object')::outbox.fault
+        when not has_payload and job ? 'queue' and not job ?| array['channel', 'template_code']
+            then ('/payload', 'is required where there is no channel')::outbox.fault end,
+        case when p.queue = 'media-sync' and job -> 'payload' ? 'priority'
+                  and outbox.payload_priority(job -> 'payload' -> 'priority') is null
+            then ('/payload/priority', 'must be a whole number from 1 to 10')::outbox.fault end,
+        case when job ? 'user_id' then
+            case when jsonb_typeof(job -> 'user_id') <> 'string' or char_length(job ->> 'user_id') not between 1 and 128
+                then ('/user_id', 'must be a string of 1 to 128 characters')::outbox.fault end
+        when p.channel = 'inbox' or p.channel <> 'webhook' and not has_payload and not job ? 'to'
+            then ('/user_id', 'is required unless to is given')::outbox.fault end,
+        case when p.channel = 'webhook' and not job ?| array['to', 'endpoint']
+            then ('/to', 'is required for a webhook')::outbox.fault end,
+        case when job ? 'template_code' then
+            case when jsonb_typeof(job -> 'template_code') <> 'string'
+                      or char_length(job ->> 'template_code') not between 1 and 128
+                then ('/template_code', 'must be a string of 1 to 128 characters')::outbox.fault end
+        when p.channel <> 'webhook' and not job ? 'content'
+            then ('/template_code', 'is required unless content is given')::outbox.fault end,
+        case when job ? 'locale' and (jsonb_typeof(job -> 'locale') <> 'string'
+                                      or char_length(job ->> 'locale') not between 1 and 35
+                                      or job ->> 'locale' ~ '[^A-Za-z0-9_-]')
+            then ('/locale', 'must be a language tag')::outbox.fault end,
+        case when jsonb_typeof(job -> 'data') <> 'object' then ('/data', 'must be an object')::outbox.fault
+        when not job ? 'data' and p.channel is not null
+            then ('/data', 'is required')::outbox.fault end,
+        case when jsonb_typeof(meta) <> 'object' then ('/meta', 'must be an object')::outbox.fault
+        when meta is null and p.channel <> 'webhook'
+            then ('/meta', 'is required')::outbox.fault end,
+        case when meta ->> 'event_type' is not null and (jsonb_typeof(meta -> 'event_type') <> 'string'
+                                                         or char_length(meta ->> 'event_type') > 128)
+            then ('/meta/event_type', 'must be a string of at most 128 characters')::outbox.fault end,
+        case when meta ->> 'event_id' is not null and (jsonb_typeof(meta -> 'event_id') <> 'string'
+                                                       or char_length(meta ->> 'event_id') > 128)
+            then ('/meta/event_id', 'must be a string of at most 128 characters')::outbox.fault end,
+        case when meta ->> 'campaign_id' is not null and (jsonb_typeof(meta -> 'campaign_id') <> 'string'
+                                                          or char_length(meta ->> 'campaign_id') > 128)
+            then ('/meta/campaign_id', 'must be a string of at most 128 characters, or null')::outbox.fault end,
+        case when sent_priority is not null and outbox.to_priority(sent_priority) is null
+            then ('/meta/priority', 'must be low, normal, medium, high or urgent')::outbox.fault end,
+        case when p.created_at is null then
+            case when not job ? 'created_at' then ('/created_at', 'is required')::outbox.fault
+            else ('/created_at', 'must be an RFC 3339 time with an offset')::outbox.fault end end,
+        case when job ? 'send_after' then
+            case when p.send_after is null
+                then ('/send_after', 'must be an RFC 3339 time with an offset')::outbox.fault
+            when p.send_after > at + make_interval(secs => limits.retention_s)
+                then ('/send_after', format('lies more than %s days ahead', limits.retention_s / 86400))::outbox.fault
+            when p.send_after >= p.expires_at
+                then ('/send_after', 'must lie before expires_at')::outbox.fault end end,
+        case when job ? 'expires_at' and p.expires_at is null
+            then ('/expires_at', 'must be an RFC 3339 time with an offset')::outbox.fault end
+    ], null) || outbox.rare_faults(sent, job, p.channel, limits.timeout_s_max);
+    if cardinality(p.faults) > 0 then
+        return p;
+    end if;
+    p.faults := null;
+    if p.job_id is null then
+        p.job_id := case when job ? 'idempotency_key'
+                         then outbox.idempotent_job_id(p.tenant_id, job ->> 'idempotency_key')
+                         else outbox.uuid7() end;
+    end if;
+    p.template_code := job ->> 'template_code';
+    p.locale := job ->> 'locale';
+    p.user_id := job ->> 'user_id';
+    p.event_id := meta ->> 'event_id';
+    p.campaign_id := meta ->> 'campaign_id';
+    p.category := job ->> 'category';
+    p.max_attempts := (job ->> 'max_attempts')::smallint;
+    p.list_job_ids := case when jsonb_typeof(job -> 'to') = 'array' then '{}'::uuid[] end;
+    p.content_sha256 := sha256(convert_to(content, 'UTF8'));
+    p.job := job;
+    return p;
+end
+$_$;
+
+CREATE FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) RETURNS outbox.parsed[]
+    LANGUAGE plpgsql
+    AS $$
 #variable_conflict use_column
 declare
-    first_id bigint := outbox.id_floor(clock_timestamp());
+    first_id bigint := ((extract(epoch from clock_timestamp()) * 1000)::bigint - 1577836800000) << 22;
+    latest timestamptz := at + make_interval(secs => limits.retention_s);
+    content_bytes_max int := limits.job_bytes_max - 50;
     now_at alias for at;
-    for_tenant alias for tenant;
+    of_tenant alias for tenant;
     fill alias for fill_created;
 begin
     return array(
-    with given as (
-        select u.n, u.sent, case when jsonb_typeof(u.sent) = 'object' then u.sent else '{}' end as said
-        from unnest(jobs) with ordinality as u(sent, n)
+    with listed as (
+        -- (In the select list, because a function in FROM is written to a tuplestore first.)
+        select unnest(jobs) as sent, generate_series(1, cardinality(jobs)) as n
         offset 0
     ), texts as (
-        select g.*,
-               g.said ->> 'job_id' as said_id, g.said ->> 'user_id' as user_id, g.said ->> 'channel' as said_channel,
-               g.said ->> 'template_code' as template_code, g.said ->> 'locale' as locale,
-               g.said ->> 'created_at' as said_created, g.said ->> 'send_after' as said_send,
-               g.said ->> 'expires_at' as said_expires,
-               nullif(jsonb_typeof(g.said -> 'data'), 'null') as data_type,
-               nullif(jsonb_typeof(g.said -> 'meta'), 'null') as meta_type,
-               g.said -> 'meta' as meta,
-               g.said - array['job_id', 'user_id', 'channel', 'template_code', 'locale', 'data', 'meta',
-                              'created_at', 'send_after', 'expires_at'] as rest
-        from given as g
+        select u.n, u.sent,
+               u.sent ->> 'job_id' as said_id, u.sent ->> 'user_id' as user_id, u.sent ->> 'channel' as channel,
+               u.sent ->> 'template_code' as template_code, u.sent ->> 'locale' as locale,
+               u.sent ->> 'created_at' as said_created, u.sent ->> 'send_after' as said_send,
+               u.sent ->> 'expires_at' as said_expires, u.sent -> 'meta' as meta
+        from listed as u
         offset 0
     ), fields as (
         select t.*,
-               case when t.said_channel in ('email', 'push', 'ws', 'sms', 'telegram', 'inbox', 'browser', 'webhook')
-                    then t.said_channel when t.said_channel = 'database' then 'inbox' end as channel,
-               -- (To write it out costs less than to look at each member.)
-               case when t.rest = '{}' or strpos(t.rest::text, ': null') = 0 then t.rest
-                    else t.rest - outbox.null_keys(t.rest) end as rare,
-               t.meta ->> 'event_type' as event_type, t.meta ->> 'event_id' as event_id,
-               t.meta ->> 'campaign_id' as campaign_id, t.meta ->> 'priority' as said_priority,
-               outbox.to_time(t.said_created) as sent_at,
+               t.meta ->> 'event_id' as event_id, t.meta ->> 'campaign_id' as campaign_id,
+               t.meta ->> 'priority' as said_priority,
+               case when outbox.is_uuid(t.said_id) then t.said_id::uuid end as job_id,
+               case when t.said_created is not null then outbox.to_time(t.said_created)
+                    when fill then now_at end as created_at,
                outbox.to_time(t.said_send) as send_after,
-               outbox.to_time(t.said_expires) as expires_at
+               outbox.to_time(t.said_expires) as expires_at,
+               case when jsonb_typeof(t.sent) = 'object'
+                    then t.sent - array['job_id', case when t.locale is null then 'locale' end,
+                                        case when t.said_created is null then 'created_at' end,
+                                        case when t.said_send is null then 'send_after' end,
+                                        case when t.said_expires is null then 'expires_at' end] end as job
         from texts as t
         offset 0
-    ), places as (
-        select f.*,
-               f.rare ? 'payload' as has_payload,
-               coalesce(case when jsonb_typeof(f.rare -> 'tenant_id') = 'string' then f.rare ->> 'tenant_id' end,
-                        for_tenant, 'default') as tenant_id,
-               coalesce(f.rare ->> 'queue', f.channel) as queue,
-               case when f.said_created is not null then f.sent_at
-                    when fill or f.channel is null or f.channel = 'webhook' then now_at end as created_at,
-               outbox.to_priority(f.said_priority) as meta_priority,
-               case when f.rare ->> 'queue' = 'media-sync'
-                    then outbox.payload_priority(f.rare -> 'payload' -> 'priority') end as payload_priority
+    ), looked_at as (
+        select f.*, f.job::text as content,
+               outbox.is_typical(f.job, f.user_id, f.channel, f.template_code, f.locale, f.meta, f.event_id, f.campaign_id,
+                                 f.said_priority, f.said_id, f.job_id)
+               and f.created_at is not null
+               and (f.said_send is null or f.send_after <= latest and (f.said_expires is null or f.send_after < f.expires_at))
+               and (f.said_expires is null or f.expires_at is not null)
+               as typical
         from fields as f
         offset 0
-    ), ids as (
-        select p.*,
-               case when outbox.is_uuid(p.said_id) then p.said_id::uuid end as job_id,
-               p.said - (array['job_id',
-                        case when p.user_id is null then 'user_id' end,
-                        case when p.said_channel is null then 'channel' end,
-                        case when p.template_code is null then 'template_code' end,
-                        case when p.locale is null then 'locale' end,
-                        case when p.data_type is null then 'data' end,
-                        case when p.meta_type is null then 'meta' end,
-                        case when p.said_created is null then 'created_at' end,
-                        case when p.said_send is null then 'send_after' end,
-                        case when p.said_expires is null then 'expires_at' end]
-                    || case when p.rest <> p.rare then outbox.null_keys(p.rest) end) as bare
-        from places as p
-        offset 0
-    ), kept as (
-        select i.*,
-               case when i.said_channel = 'database' then jsonb_set(i.bare, '{channel}', '"inbox"') else i.bare end as job
-        from ids as i
-        offset 0
-    ), written as (
-        select k.*, k.job::text as content,
-        array_remove(array[
-            case when k.said_id is not null and k.job_id is null
-                then ('/job_id', 'must be a UUID')::outbox.fault end,
-            case when k.rare ? 'tenant_id' then
-                case when jsonb_typeof(k.rare -> 'tenant_id') <> 'string'
-                          or char_length(k.tenant_id) not between 1 and 128 or k.tenant_id = '*'
-                    then ('/tenant_id', 'must be a string of 1 to 128 characters, and not "*"')::outbox.fault
-                when k.tenant_id <> for_tenant
-                    then ('/tenant_id', 'is not the tenant that this job was handed in for')::outbox.fault end end,
-            case when k.said_channel is not null and k.channel is null
-                then ('/channel', 'must be one of email, push, ws, sms, telegram, inbox, database, browser, webhook')::outbox.fault
-            when k.said_channel is null and not k.has_payload
-                 and (not k.rare ? 'queue' or k.template_code is not null)
-                then ('/channel', 'is required')::outbox.fault end,
-            case when k.rare ? 'queue' then
-                case when jsonb_typeof(k.rare -> 'queue') <> 'string' or k.queue !~ '^[a-z0-9][a-z0-9._-]{0,62}$'
-                    then ('/queue', 'must be 1 to 63 of a-z, 0-9, ".", "_", "-"')::outbox.fault end
-            when k.has_payload and k.said_channel is null
-                then ('/queue', 'is required beside payload')::outbox.fault end,
-            case when k.has_payload and k.said_channel is not null
-                then ('/payload', 'cannot be combined with channel')::outbox.fault
-            when k.has_payload and jsonb_typeof(k.rare -> 'payload') <> 'object'
-                then ('/payload', 'must be an object')::outbox.fault
-            when not k.has_payload and k.said_channel is null and k.template_code is null and k.rare ? 'queue'
-                then ('/payload', 'is required where there is no channel')::outbox.fault end,
-            case when k.payload_priority is null and k.has_payload and k.queue = 'media-sync'
-                      and k.rare -> 'payload' ? 'priority'
-                then ('/payload/priority', 'must be a whole number from 1 to 10')::outbox.fault end,
-            case when k.user_id is not null then
-                case when jsonb_typeof(k.said -> 'user_id') <> 'string' or char_length(k.user_id) not between 1 and 128
-                    then ('/user_id', 'must be a string of 1 to 128 characters')::outbox.fault end
-            when k.channel = 'inbox' or k.channel <> 'webhook' and not k.has_payload and not k.rare ? 'to'
-                then ('/user_id', 'is required unless to is given')::outbox.fault end,
-            case when k.channel = 'webhook' and not k.rare ?| array['to', 'endpoint']
-                then ('/to', 'is required for a webhook')::outbox.fault end,
-            case when k.template_code is not null then
-                case when jsonb_typeof(k.said -> 'template_code') <> 'string'
-                          or char_length(k.template_code) not between 1 and 128
-                    then ('/template_code', 'must be a string of 1 to 128 characters')::outbox.fault end
-            when k.channel <> 'webhook' and not k.rare ? 'content'
-                then ('/template_code', 'is required unless content is given')::outbox.fault end,
-            case when k.locale is not null and (jsonb_typeof(k.said -> 'locale') <> 'string'
-                                                or char_length(k.locale) not between 1 and 35
-                                                or k.locale ~ '[^A-Za-z0-9_-]')
-                then ('/locale', 'must be a language tag')::outbox.fault end,
-            case when k.data_type <> 'object' then ('/data', 'must be an object')::outbox.fault
-            when k.data_type is null and k.channel is not null
-                then ('/data', 'is required')::outbox.fault end,
-            case when k.meta_type <> 'object' then ('/meta', 'must be an object')::outbox.fault
-            when k.meta_type is null and k.channel <> 'webhook'
-                then ('/meta', 'is required')::outbox.fault end,
-            case when k.event_type is not null and (jsonb_typeof(k.meta -> 'event_type') <> 'string'
-                                                    or char_length(k.event_type) > 128)
-                then ('/meta/event_type', 'must be a string of at most 128 characters')::outbox.fault end,
-            case when k.event_id is not null and (jsonb_typeof(k.meta -> 'event_id') <> 'string'
-                                                  or char_length(k.event_id) > 128)
-                then ('/meta/event_id', 'must be a string of at most 128 characters')::outbox.fault end,
-            case when k.campaign_id is not null and (jsonb_typeof(k.meta -> 'campaign_id') <> 'string'
-                                                     or char_length(k.campaign_id) > 128)
-                then ('/meta/campaign_id', 'must be a string of at most 128 characters, or null')::outbox.fault end,
-            case when k.said_priority is not null and k.meta_priority is null
-                then ('/meta/priority', 'must be low, normal, medium, high or urgent')::outbox.fault end,
-            case when k.created_at is null then
-                case when k.said_created is null then ('/created_at', 'is required')::outbox.fault
-                else ('/created_at', 'must be an RFC 3339 time with an offset')::outbox.fault end end,
-            case when k.said_send is not null then
-                case when k.send_after is null
-                    then ('/send_after', 'must be an RFC 3339 time with an offset')::outbox.fault
-                when k.send_after > now_at + make_interval(secs => limits.retention_s)
-                    then ('/send_after', format('lies more than %s days ahead', limits.retention_s / 86400))::outbox.fault
-                when k.send_after >= k.expires_at
-                    then ('/send_after', 'must lie before expires_at')::outbox.fault end end,
-            case when k.said_expires is not null and k.expires_at is null
-                then ('/expires_at', 'must be an RFC 3339 time with an offset')::outbox.fault end
-        ], null)
-        || case when k.rest <> '{}' then outbox.unknown_faults(k.rest) end
-        || case when k.rare ?| array['to', 'subject', 'content', 'idempotency_key', 'category', 'ordering_key', 'dedup_key',
-                                     'dedup_window_s', 'max_attempts', 'timeout_s', 'headers', 'endpoint']
-                then outbox.rare_faults(k.rare, k.template_code, k.channel, limits.timeout_s_max) end
-        || case when jsonb_path_exists(k.said, 'strict $.*.**{32} ? (@.type() == "object" || @.type() == "array")')
-                then outbox.depth_faults(k.said) end as found
-        from kept as k
-        offset 0
-    ), judged as (
-        select w.*,
-               case when jsonb_typeof(w.sent) is distinct from 'object'
-                    then array[('', 'must be an object')::outbox.fault]
-               -- The content has no job_id: `"job_id": "…", ` takes 50 bytes.
-               when octet_length(w.content) + case when w.said_id is null then 0 else 50 end > limits.job_bytes_max
-                    then array[('', format('is longer than %s bytes', limits.job_bytes_max))::outbox.fault]
-               else nullif(w.found, '{}') end as faults
-        from written as w
-        offset 0
     )
-    select (j.n, first_id | (nextval('outbox.id_seq') & 4194303),
-            case when j.said_id is null then outbox.new_job_id(j.rare -> 'idempotency_key', j.tenant_id) else j.job_id end,
-            j.tenant_id, j.queue, j.channel,
-            j.template_code, j.locale, j.user_id, j.event_id, j.campaign_id, j.rare ->> 'category',
-            coalesce(j.payload_priority, j.meta_priority, 1),
-            case when j.faults is null then (j.rare ->> 'max_attempts')::smallint end,
-            j.created_at, j.send_after, j.expires_at, null,
-            case when jsonb_typeof(j.rare -> 'to') = 'array' then '{}'::uuid[] end,
-            case when j.faults is null then sha256(convert_to(j.content, 'UTF8')) end,
-            j.job, j.faults)::outbox.parsed
-    from judged as j);
+    select case
+        when l.typical and octet_length(l.content) <= content_bytes_max then
+            (l.n, first_id | (nextval('outbox.id_seq') & 4194303), coalesce(l.job_id, outbox.uuid7()),
+             coalesce(of_tenant, 'default'), l.channel, l.channel, l.template_code, l.locale, l.user_id, l.event_id,
+             l.campaign_id, null, coalesce(outbox.to_priority(l.said_priority), 1::smallint), null, l.created_at,
+             l.send_after, l.expires_at, null, null, sha256(convert_to(l.content, 'UTF8')), l.job, null)::outbox.parsed
+        else outbox.read_job(l.n, first_id | (nextval('outbox.id_seq') & 4194303), l.sent, of_tenant, fill, now_at, limits)
+    end
+    from looked_at as l);
 end
-$_$;
+$$;
 
 CREATE FUNCTION outbox.retry_job(wanted bigint, actor text, action text DEFAULT 'retry'::text, dead_letter bigint DEFAULT NULL::bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1149,7 +1239,7 @@ begin
     select d.series, d.status, (select max(m.lease_no) from outbox.delivery as m where m.id = wanted) as lease_no
     into last
     from outbox.delivery as d where d.id = wanted and d.terminal and not d.late order by d.series desc limit 1;
-    if j.id is null or last.status is distinct from 'FAILED' then
+    if j.id is null or not outbox.acts_for(j.tenant_id) or last.status is distinct from 'FAILED' then
         return 'not failed';
     end if;
     if j.expires_at <= clock_timestamp() then
@@ -1186,6 +1276,10 @@ CREATE FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolea
 declare
     now_version bigint := outbox.next_version();
 begin
+    if not outbox.acts_for(coalesce(for_tenant, '*')) then
+        raise exception using errcode = 'OBX03', detail = '[]',
+            message = 'a whole queue, or another tenant''s lane, needs a service-wide key';
+    end if;
     if for_tenant is null and paused then
         insert into outbox.queue_pause (queue, paused_by) values (for_queue, actor) on conflict (queue) do nothing;
     elsif for_tenant is null then
@@ -1249,19 +1343,30 @@ begin
 end
 $$;
 
-CREATE FUNCTION outbox.store_jobs(fresh outbox.parsed[], lane_ids integer[], some_expired boolean, at timestamp with time zone, traceparents text[], resend_of uuid) RETURNS void
+CREATE FUNCTION outbox.store_jobs(parsed outbox.parsed[], keyed_ids bigint[], lane_ids integer[], some_expired boolean, at timestamp with time zone, traceparents text[], resend_of uuid) RETURNS bigint[]
     LANGUAGE plpgsql
     AS $$
 #variable_conflict use_column
+declare
+    fresh_ids bigint[];
 begin
-    with placed as materialized (
+    with keyed as (
+        insert into outbox.job_key (tenant_id, job_id, id, content_sha256)
+        select r.tenant_id, r.job_id, r.id, r.content_sha256
+        from unnest(case when keyed_ids is null then parsed end) as r
+        order by r.job_id, r.tenant_id, r.ord
+        on conflict (tenant_id, job_id) do nothing
+        returning id
+    ), placed as materialized (
         select p.id, p.job_id, p.created_at, p.send_after, p.expires_at, p.priority, p.tenant_id, p.queue, p.channel,
             p.template_code, p.locale, p.user_id, p.event_id, p.campaign_id, p.category,
             traceparents[p.ord] as traceparent, p.list_job_id, p.max_attempts, p.job,
             case when cardinality(lane_ids) = 1 then lane_ids[1]
                  else (select l.lane_id from outbox.lane as l
                        where l.tenant_id = p.tenant_id and l.queue = p.queue and l.scope = '') end as lane_id
-        from unnest(fresh) as p
+        from unnest(parsed) as p
+        where (p.id in (select k.id from keyed as k union all select unnest(keyed_ids))) is true
+          and p.list_job_ids is null
     ), jobs as (
         insert into outbox.job (id, job_id, created_at, send_after, expires_at, lane_id, priority, tenant_id,
             queue, channel, template_code, locale, user_id, event_id, campaign_id, category, traceparent,
@@ -1270,23 +1375,30 @@ begin
             template_code, locale, user_id, event_id, campaign_id, category, traceparent,
             store_jobs.resend_of, list_job_id, job
         from placed
+    ), entries as (
+        insert into outbox.entry (id, available_at, expires_at, lane_id, priority, max_attempts)
+        select id, greatest(send_after, clock_timestamp()), expires_at, lane_id, priority, max_attempts
+        from placed where expires_at is null or expires_at > at
     )
-    insert into outbox.entry (id, available_at, expires_at, lane_id, priority, max_attempts)
-    select id, greatest(send_after, clock_timestamp()), expires_at, lane_id, priority, max_attempts
-    from placed where expires_at is null or expires_at > at;
+    select coalesce(array_agg(p.id), '{}') into fresh_ids from placed as p;
 
     if some_expired then
-        insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id,
-            error_class, error_code, error_message)
-        select p.id, at, 0, 1, 0, true, 'EXPIRED', p.tenant_id, 'expired', 'job.expired',
-            'expires_at had passed when the job was accepted'
-        from unnest(fresh) as p where p.expires_at <= at;
+        with expired as (
+            select p.id, p.tenant_id, p.queue from unnest(parsed) as p
+            where p.expires_at <= store_jobs.at and (p.id in (select unnest(fresh_ids))) is true
+        ), told as (
+            insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id,
+                error_class, error_code, error_message)
+            select e.id, store_jobs.at, 0, 1, 0, true, 'EXPIRED', e.tenant_id, 'expired', 'job.expired',
+                'expires_at had passed when the job was accepted'
+            from expired as e
+        )
         insert into outbox.stat_second (at, lane_id, expired)
-        select date_trunc('second', store_jobs.at), l.lane_id, e.jobs
-        from (select p.tenant_id, p.queue, count(*) as jobs from unnest(fresh) as p
-              where p.expires_at <= store_jobs.at group by p.tenant_id, p.queue) as e
-        join outbox.lane as l on l.tenant_id = e.tenant_id and l.queue = e.queue and l.scope = '';
+        select date_trunc('second', store_jobs.at), l.lane_id, c.jobs
+        from (select e.tenant_id, e.queue, count(*) as jobs from expired as e group by e.tenant_id, e.queue) as c
+        join outbox.lane as l on l.tenant_id = c.tenant_id and l.queue = c.queue and l.scope = '';
     end if;
+    return fresh_ids;
 end
 $$;
 
@@ -1353,13 +1465,28 @@ begin
 end
 $_$;
 
+CREATE FUNCTION outbox.to_odd_time(value text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    AS $_$
+begin
+    if value !~ '^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9](\.[0-9]{1,9})?|60(\.0{1,9})?)([Zz]|[+-](0[0-9]|1[0-5]):[0-5][0-9])$'
+       or left(value, 4)::int < 2
+       or substr(value, 9, 2)::int > extract(day from make_date(left(value, 4)::int, substr(value, 6, 2)::int, 1)
+                                                      + interval '1 month' - interval '1 day')
+       or left(value, 4) = '9999' and value::timestamptz >= '10000-01-01 00:00:00+00' then
+        return null;
+    end if;
+    return value::timestamptz;
+end
+$_$;
+
 CREATE FUNCTION outbox.to_priority(value text) RETURNS smallint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (CASE value WHEN 'low'::text THEN 0 WHEN 'normal'::text THEN 1 WHEN 'medium'::text THEN 1 WHEN 'high'::text THEN 5 WHEN 'urgent'::text THEN 10 ELSE NULL::integer END)::smallint;
 
 CREATE FUNCTION outbox.to_time(value text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN CASE WHEN ((value ~ '^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9](\.[0-9]{1,9})?|60(\.0{1,9})?)([Zz]|[+-](0[0-9]|1[0-5]):[0-5][0-9])$'::text) AND (("left"(value, 4))::integer >= 2) AND (((substr(value, 9, 2))::integer <= 28) OR (((substr(value, 9, 2))::integer)::numeric <= EXTRACT(day FROM ((make_date(("left"(value, 4))::integer, (substr(value, 6, 2))::integer, 1) + '1 mon'::interval) - '1 day'::interval)))) AND (("left"(value, 4) <> '9999'::text) OR ((value)::timestamp with time zone < '10000-01-01 00:00:00+00'::timestamp with time zone))) THEN (value)::timestamp with time zone ELSE NULL::timestamp with time zone END;
+    RETURN CASE WHEN (value ~ '^[1-8][0-9]{3}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?([Zz]|[+-](0[0-9]|1[0-5]):[0-5][0-9])$'::text) THEN (value)::timestamp with time zone WHEN (value IS NOT NULL) THEN outbox.to_odd_time(value) ELSE NULL::timestamp with time zone END;
 
 CREATE FUNCTION outbox.unknown_faults(rest jsonb) RETURNS outbox.fault[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1372,9 +1499,25 @@ CREATE FUNCTION outbox.unseen_by(wanted bigint) RETURNS integer
           where not d.fenced and d.rescued_at is null and d.seen_version < wanted
             and d.heartbeat_at > clock_timestamp() - make_interval(secs => d.lease_s) $$;
 
+CREATE FUNCTION outbox.uuid7() RETURNS uuid
+    LANGUAGE sql PARALLEL SAFE
+    RETURN (encode(set_bit(set_bit(OVERLAY(uuid_send(gen_random_uuid()) PLACING substr(int8send(((EXTRACT(epoch FROM clock_timestamp()) * (1000)::numeric))::bigint), 3) FROM 1 FOR 6), (52)::bigint, 1), (53)::bigint, 1), 'hex'::text))::uuid;
+
 CREATE FUNCTION outbox.whole_job(job_id uuid, created_at timestamp with time zone, job jsonb) RETURNS jsonb
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (jsonb_build_object('job_id', job_id, 'created_at', to_char((created_at AT TIME ZONE 'utc'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text)) || job);
+
+CREATE FUNCTION outbox.without_nulls(object jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+begin
+    -- (To write it out costs less than to look at each member.)
+    if strpos(object::text, ': null') = 0 then
+        return object;
+    end if;
+    return object - array(select e.key from jsonb_each(object) as e where e.value = 'null');
+end
+$$;
 
 CREATE TABLE outbox.api_key (
     key_id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -1391,6 +1534,60 @@ CREATE TABLE outbox.api_key (
 );
 
 ALTER TABLE ONLY outbox.api_key FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.delivery (
+    id bigint NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone NOT NULL,
+    next_attempt_at timestamp with time zone,
+    epoch bigint,
+    recipient_hash bigint,
+    lease_no integer NOT NULL,
+    duration_ms integer,
+    template_version integer,
+    series smallint NOT NULL,
+    attempt smallint NOT NULL,
+    late boolean DEFAULT false NOT NULL,
+    terminal boolean NOT NULL,
+    status text NOT NULL,
+    tenant_id text NOT NULL,
+    provider text,
+    provider_message_id text,
+    recipient text,
+    subject text,
+    error_class text,
+    error_code text,
+    error_message text,
+    content_sha256 bytea,
+    content bytea,
+    CONSTRAINT delivery_status_check CHECK ((status = ANY (ARRAY['SENT'::text, 'FAILED'::text, 'RETRYING'::text, 'EXPIRED'::text, 'CANCELLED'::text])))
+)
+PARTITION BY RANGE (id);
+
+ALTER TABLE ONLY outbox.delivery FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.entry (
+    id bigint NOT NULL,
+    available_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone,
+    lease_until timestamp with time zone,
+    claimed_at timestamp with time zone,
+    claimed_by bigint,
+    lane_id integer NOT NULL,
+    lease_no integer DEFAULT 0 NOT NULL,
+    priority smallint NOT NULL,
+    series smallint DEFAULT 1 NOT NULL,
+    attempt smallint DEFAULT 0 NOT NULL,
+    max_attempts smallint,
+    crashes smallint DEFAULT 0 NOT NULL,
+    waits smallint DEFAULT 0 NOT NULL,
+    cancel boolean DEFAULT false NOT NULL,
+    CONSTRAINT entry_priority_check CHECK ((priority = ANY (ARRAY[0, 1, 5, 10]))),
+    CONSTRAINT entry_waits_check CHECK ((waits = ANY (ARRAY[0, 1, 2])))
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0.2');
+
+ALTER TABLE ONLY outbox.entry FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE outbox.lane (
     lane_id integer NOT NULL,
@@ -2518,10 +2715,6 @@ ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_6_pkey;
 
 ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_7_pkey;
 
-CREATE TRIGGER make_lanes AFTER INSERT ON outbox.handler FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_lanes();
-
-CREATE TRIGGER make_lanes AFTER INSERT ON outbox.tenant FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_lanes();
-
 ALTER TABLE outbox.api_key ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.dead_letter ENABLE ROW LEVEL SECURITY;
@@ -2660,6 +2853,9 @@ GRANT ALL ON FUNCTION outbox.accepted_status(send_after timestamp with time zone
 GRANT ALL ON FUNCTION outbox.accepted_status(send_after timestamp with time zone, expires_at timestamp with time zone, at timestamp with time zone) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.accepted_status(send_after timestamp with time zone, expires_at timestamp with time zone, at timestamp with time zone) TO outbox_api;
 
+REVOKE ALL ON FUNCTION outbox.acts_for(tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.acts_for(tenant text) TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.add_faults(parsed outbox.parsed[], unhandled text[], unknown_templates text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.add_faults(parsed outbox.parsed[], unhandled text[], unknown_templates text[]) TO outbox_dispatcher;
 
@@ -2688,22 +2884,6 @@ GRANT ALL ON FUNCTION outbox.check_batch(jobs jsonb[], tenant text, on_conflict 
 REVOKE ALL ON FUNCTION outbox.compare_keys(parsed outbox.parsed[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.compare_keys(parsed outbox.parsed[], at timestamp with time zone) TO outbox_dispatcher;
 
-REVOKE ALL ON FUNCTION outbox.ended_status(status text) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.ended_status(status text) TO outbox_auditor;
-GRANT ALL ON FUNCTION outbox.ended_status(status text) TO outbox_dispatcher;
-GRANT ALL ON FUNCTION outbox.ended_status(status text) TO outbox_api;
-
-REVOKE ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) TO outbox_auditor;
-GRANT ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) TO outbox_dispatcher;
-GRANT ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) TO outbox_api;
-
-GRANT SELECT,INSERT ON TABLE outbox.delivery TO outbox_dispatcher;
-GRANT SELECT ON TABLE outbox.delivery TO outbox_api;
-
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.entry TO outbox_dispatcher;
-GRANT SELECT ON TABLE outbox.entry TO outbox_api;
-
 REVOKE ALL ON FUNCTION outbox.current_status(job bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.current_status(job bigint) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.current_status(job bigint) TO outbox_api;
@@ -2721,10 +2901,18 @@ GRANT ALL ON FUNCTION outbox.drop_keys(compared outbox.compared[], refused integ
 REVOKE ALL ON FUNCTION outbox.end_hold(held integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.end_hold(held integer) TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.ended_status(status text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.ended_status(status text) TO outbox_auditor;
+GRANT ALL ON FUNCTION outbox.ended_status(status text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.ended_status(status text) TO outbox_api;
+
 REVOKE ALL ON FUNCTION outbox.enqueue(job jsonb, tenant text, notify boolean, on_conflict text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.enqueue(job jsonb, tenant text, notify boolean, on_conflict text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) TO outbox_producer;
 GRANT ALL ON FUNCTION outbox.enqueue(job jsonb, tenant text, notify boolean, on_conflict text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) TO outbox_api;
 GRANT ALL ON FUNCTION outbox.enqueue(job jsonb, tenant text, notify boolean, on_conflict text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.enqueue_any(jobs jsonb[], tenant text, on_conflict text, on_fault text, fill_created boolean, notify boolean, at timestamp with time zone, traceparents text[], resend_of uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.enqueue_any(jobs jsonb[], tenant text, on_conflict text, on_fault text, fill_created boolean, notify boolean, at timestamp with time zone, traceparents text[], resend_of uuid) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.enqueue_many(jobs jsonb[], tenant text, notify boolean, on_conflict text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.enqueue_many(jobs jsonb[], tenant text, notify boolean, on_conflict text) TO outbox_producer;
@@ -2735,6 +2923,9 @@ REVOKE ALL ON FUNCTION outbox.enqueue_many_v1(jobs jsonb[], tenant text, on_conf
 GRANT ALL ON FUNCTION outbox.enqueue_many_v1(jobs jsonb[], tenant text, on_conflict text, on_fault text, fill_created boolean, notify boolean, traceparents text[], resend_of uuid) TO outbox_producer;
 GRANT ALL ON FUNCTION outbox.enqueue_many_v1(jobs jsonb[], tenant text, on_conflict text, on_fault text, fill_created boolean, notify boolean, traceparents text[], resend_of uuid) TO outbox_api;
 GRANT ALL ON FUNCTION outbox.enqueue_many_v1(jobs jsonb[], tenant text, on_conflict text, on_fault text, fill_created boolean, notify boolean, traceparents text[], resend_of uuid) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.enqueue_typical(sent jsonb, tenant text, fill_created boolean, at timestamp with time zone, notify boolean, traceparent text, resend_of uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.enqueue_typical(sent jsonb, tenant text, fill_created boolean, at timestamp with time zone, notify boolean, traceparent text, resend_of uuid) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.erase_recipient(for_tenant text, for_user text, actor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.erase_recipient(for_tenant text, for_user text, actor text) TO outbox_dispatcher;
@@ -2787,6 +2978,9 @@ GRANT ALL ON FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text
 GRANT ALL ON FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) TO outbox_api;
 GRANT ALL ON FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.is_typical(job jsonb, user_id text, channel text, template_code text, locale text, meta jsonb, event_id text, campaign_id text, priority text, said_id text, job_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.is_typical(job jsonb, user_id text, channel text, template_code text, locale text, meta jsonb, event_id text, campaign_id text, priority text, said_id text, job_id uuid) TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.is_uuid(value text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.is_uuid(value text) TO outbox_dispatcher;
 
@@ -2796,23 +2990,17 @@ GRANT ALL ON FUNCTION outbox.lane_of(for_tenant text, for_queue text) TO outbox_
 REVOKE ALL ON FUNCTION outbox.lanes_of(parsed outbox.parsed[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.lanes_of(parsed outbox.parsed[]) TO outbox_dispatcher;
 
-REVOKE ALL ON FUNCTION outbox.make_lanes() FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.make_lanes() TO outbox_dispatcher;
+REVOKE ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) TO outbox_auditor;
+GRANT ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.look_up(named outbox.named) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.look_up(named outbox.named) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.make_partitions(days_ahead integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.make_partitions(days_ahead integer) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.make_partitions(days_ahead integer) TO outbox_api;
-
-REVOKE ALL ON FUNCTION outbox.may_enqueue(tenant text) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.may_enqueue(tenant text) TO outbox_dispatcher;
-
-REVOKE ALL ON FUNCTION outbox.uuid7() FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.uuid7() TO outbox_producer;
-GRANT ALL ON FUNCTION outbox.uuid7() TO outbox_api;
-GRANT ALL ON FUNCTION outbox.uuid7() TO outbox_dispatcher;
-
-REVOKE ALL ON FUNCTION outbox.new_job_id(idempotency_key jsonb, tenant text) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.new_job_id(idempotency_key jsonb, tenant text) TO outbox_dispatcher;
 
 GRANT USAGE ON SEQUENCE outbox.id_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.id_seq TO outbox_api;
@@ -2822,9 +3010,6 @@ GRANT ALL ON FUNCTION outbox.next_id() TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.next_version() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.next_version() TO outbox_dispatcher;
-
-REVOKE ALL ON FUNCTION outbox.null_keys(object jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.null_keys(object jsonb) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.partition_days_left() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.partition_days_left() TO outbox_dispatcher;
@@ -2846,8 +3031,11 @@ GRANT ALL ON FUNCTION outbox.raise_conflicts(results outbox.enqueued[]) TO outbo
 REVOKE ALL ON FUNCTION outbox.raise_faults(parsed outbox.parsed[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.raise_faults(parsed outbox.parsed[]) TO outbox_dispatcher;
 
-REVOKE ALL ON FUNCTION outbox.rare_faults(rare jsonb, template_code text, channel text, timeout_s_max integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.rare_faults(rare jsonb, template_code text, channel text, timeout_s_max integer) TO outbox_dispatcher;
+REVOKE ALL ON FUNCTION outbox.rare_faults(sent jsonb, job jsonb, channel text, timeout_s_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.rare_faults(sent jsonb, job jsonb, channel text, timeout_s_max integer) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.read_job(ord integer, id bigint, sent jsonb, tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.read_job(ord integer, id bigint, sent jsonb, tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) TO outbox_dispatcher;
@@ -2871,8 +3059,8 @@ GRANT ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused 
 REVOKE ALL ON FUNCTION outbox.sha1(message bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.sha1(message bytea) TO outbox_dispatcher;
 
-REVOKE ALL ON FUNCTION outbox.store_jobs(fresh outbox.parsed[], lane_ids integer[], some_expired boolean, at timestamp with time zone, traceparents text[], resend_of uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.store_jobs(fresh outbox.parsed[], lane_ids integer[], some_expired boolean, at timestamp with time zone, traceparents text[], resend_of uuid) TO outbox_dispatcher;
+REVOKE ALL ON FUNCTION outbox.store_jobs(parsed outbox.parsed[], keyed_ids bigint[], lane_ids integer[], some_expired boolean, at timestamp with time zone, traceparents text[], resend_of uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.store_jobs(parsed outbox.parsed[], keyed_ids bigint[], lane_ids integer[], some_expired boolean, at timestamp with time zone, traceparents text[], resend_of uuid) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.store_keys(parsed outbox.parsed[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.store_keys(parsed outbox.parsed[]) TO outbox_dispatcher;
@@ -2882,6 +3070,9 @@ GRANT ALL ON FUNCTION outbox.text_fault(job jsonb, key text, chars_max integer) 
 
 REVOKE ALL ON FUNCTION outbox.to_faults(value jsonb, channel text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.to_faults(value jsonb, channel text) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.to_odd_time(value text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.to_odd_time(value text) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.to_priority(value text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.to_priority(value text) TO outbox_dispatcher;
@@ -2898,11 +3089,25 @@ REVOKE ALL ON FUNCTION outbox.unseen_by(wanted bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.unseen_by(wanted bigint) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.unseen_by(wanted bigint) TO outbox_api;
 
+REVOKE ALL ON FUNCTION outbox.uuid7() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.uuid7() TO outbox_producer;
+GRANT ALL ON FUNCTION outbox.uuid7() TO outbox_api;
+GRANT ALL ON FUNCTION outbox.uuid7() TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.whole_job(job_id uuid, created_at timestamp with time zone, job jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.whole_job(job_id uuid, created_at timestamp with time zone, job jsonb) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.whole_job(job_id uuid, created_at timestamp with time zone, job jsonb) TO outbox_api;
 
+REVOKE ALL ON FUNCTION outbox.without_nulls(object jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.without_nulls(object jsonb) TO outbox_dispatcher;
+
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.api_key TO outbox_api;
+
+GRANT SELECT,INSERT ON TABLE outbox.delivery TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.delivery TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.entry TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.entry TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.lane TO outbox_dispatcher;
 GRANT SELECT ON TABLE outbox.lane TO outbox_api;

@@ -1,7 +1,7 @@
 -- The Python door: any number of jobs in one statement. Jobs go in and results come back as one
 -- JSON text each, so that neither hangs on how the caller has set up the driver. `cast`, because
 -- SQLAlchemy would take the second colon of a `::` for a parameter.
-select cast(json_agg(json_build_array(e.job_id, e.status, e.result, e.job_ids) order by e.ord) as text)
+select cast(json_agg(json_build_array(e.job_id, e.status, e.result, e.job_ids)) as text)
 from outbox.enqueue_many_v1(
     array(select jsonb_array_elements(cast(cast(%(jobs)s as text) as jsonb))),
     cast(%(tenant)s as text),

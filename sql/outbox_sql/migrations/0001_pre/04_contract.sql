@@ -31,19 +31,31 @@ create function outbox.pointer(key text) returns text
     language sql immutable parallel safe strict
     return '/' || replace(replace(key, '~', '~0'), '/', '~1');
 
+-- The times that the quick look of to_time leaves over: 29 February, leap seconds, the first and
+-- last years. Every part is checked first, so that the cast cannot fail: catching its error would
+-- cost a subtransaction.
+create function outbox.to_odd_time(value text) returns timestamptz
+    language plpgsql stable parallel safe as $$
+begin
+    if value !~ '^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9](\.[0-9]{1,9})?|60(\.0{1,9})?)([Zz]|[+-](0[0-9]|1[0-5]):[0-5][0-9])$'
+       or left(value, 4)::int < 2
+       or substr(value, 9, 2)::int > extract(day from make_date(left(value, 4)::int, substr(value, 6, 2)::int, 1)
+                                                      + interval '1 month' - interval '1 day')
+       or left(value, 4) = '9999' and value::timestamptz >= '10000-01-01 00:00:00+00' then
+        return null;
+    end if;
+    return value::timestamptz;
+end
+$$;
+
 -- NULL for what is no RFC 3339 time with an offset, whatever the session's date style, and for what
--- no language's calendar holds (years 2 to 9999, in UTC). Every part is checked first, so that the
--- cast cannot fail: catching its error would cost a subtransaction.
+-- no language's calendar holds (years 2 to 9999, in UTC).
 create function outbox.to_time(value text) returns timestamptz
     language sql stable parallel safe
     return case
-        when value ~ '^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9](\.[0-9]{1,9})?|60(\.0{1,9})?)([Zz]|[+-](0[0-9]|1[0-5]):[0-5][0-9])$'
-             and left(value, 4)::int >= 2
-             and (substr(value, 9, 2)::int <= 28
-                  or substr(value, 9, 2)::int <= extract(day from
-                      make_date(left(value, 4)::int, substr(value, 6, 2)::int, 1) + interval '1 month' - interval '1 day'))
-             and (left(value, 4) <> '9999' or value::timestamptz < '10000-01-01 00:00:00+00'::timestamptz)
-        then value::timestamptz
+        when value ~ '^[1-8][0-9]{3}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?([Zz]|[+-](0[0-9]|1[0-5]):[0-5][0-9])$'
+            then value::timestamptz
+        when value is not null then outbox.to_odd_time(value)
     end;
 
 -- In the form that everybody writes; uuid's own reader takes braces and missing hyphens too. (One
@@ -135,16 +147,16 @@ create function outbox.text_fault(job jsonb, key text, chars_max int) returns ou
             then (outbox.pointer(key), format('must have 1 to %s characters', chars_max))::outbox.fault
     end;
 
--- The id of a job that names none itself; NULL beside a faulty idempotency_key.
-create function outbox.new_job_id(idempotency_key jsonb, tenant text) returns uuid
-    language sql volatile parallel safe
-    return case when idempotency_key is null then outbox.uuid7()
-                when jsonb_typeof(idempotency_key) = 'string' and char_length(idempotency_key #>> '{}') between 1 and 255
-                    then outbox.idempotent_job_id(tenant, idempotency_key #>> '{}') end;
-
-create function outbox.null_keys(object jsonb) returns text[]
-    language sql immutable parallel safe
-    return array(select e.key from jsonb_each(object) as e where e.value = 'null');
+create function outbox.without_nulls(object jsonb) returns jsonb
+    language plpgsql immutable parallel safe as $$
+begin
+    -- (To write it out costs less than to look at each member.)
+    if strpos(object::text, ': null') = 0 then
+        return object;
+    end if;
+    return object - array(select e.key from jsonb_each(object) as e where e.value = 'null');
+end
+$$;
 
 create function outbox.to_faults(value jsonb, channel text) returns outbox.fault[]
     language plpgsql immutable parallel safe as $$
@@ -211,56 +223,64 @@ begin
 end
 $$;
 
--- The rarer fields, without their nulls: called only for a job that has one of them.
-create function outbox.rare_faults(rare jsonb, template_code text, channel text, timeout_s_max int)
-    returns outbox.fault[]
+-- The faults of what few jobs have: unknown and rarer fields, depth. `job` is `sent` without nulls.
+create function outbox.rare_faults(sent jsonb, job jsonb, channel text, timeout_s_max int) returns outbox.fault[]
     language plpgsql stable parallel safe as $$
 declare
+    rest jsonb := sent - array['job_id', 'user_id', 'channel', 'template_code', 'locale', 'data', 'meta', 'created_at',
+                               'send_after', 'expires_at'];
     faults outbox.fault[] := '{}';
     key text;
 begin
-    if rare ?| array['ordering_key', 'dedup_key', 'dedup_window_s'] then
+    if jsonb_path_exists(job, 'strict $.*.**{32} ? (@.type() == "object" || @.type() == "array")') then
+        faults := outbox.depth_faults(job);
+    end if;
+    if rest = '{}' then
+        return faults;
+    end if;
+    faults := faults || outbox.unknown_faults(rest);
+    if job ?| array['ordering_key', 'dedup_key', 'dedup_window_s'] then
         foreach key in array array['ordering_key', 'dedup_key', 'dedup_window_s'] loop
-            if rare ? key then
+            if job ? key then
                 faults := faults || (outbox.pointer(key), 'is not supported yet')::outbox.fault;
             end if;
         end loop;
     end if;
-    if rare ? 'endpoint' then
+    if job ? 'endpoint' then
         faults := faults || ('/endpoint', 'no such endpoint')::outbox.fault;
     end if;
-    if rare ?| array['subject', 'idempotency_key'] then
-        faults := faults || outbox.text_fault(rare, 'subject', 998);
-        faults := faults || outbox.text_fault(rare, 'idempotency_key', 255);
+    if job ?| array['subject', 'idempotency_key'] then
+        faults := faults || outbox.text_fault(job, 'subject', 998);
+        faults := faults || outbox.text_fault(job, 'idempotency_key', 255);
     end if;
-    if rare ? 'content' then
-        if jsonb_typeof(rare -> 'content') <> 'string' then
+    if job ? 'content' then
+        if jsonb_typeof(job -> 'content') <> 'string' then
             faults := faults || ('/content', 'must be a string')::outbox.fault;
-        elsif template_code is not null then
+        elsif job ? 'template_code' then
             faults := faults || ('/content', 'cannot be combined with template_code')::outbox.fault;
-        elsif rare ->> 'content' = '' then
+        elsif job ->> 'content' = '' then
             faults := faults || ('/content', 'must not be empty')::outbox.fault;
         end if;
     end if;
-    if rare ? 'category' and (jsonb_typeof(rare -> 'category') <> 'string'
-                              or rare ->> 'category' !~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$') then
+    if job ? 'category' and (jsonb_typeof(job -> 'category') <> 'string'
+                              or job ->> 'category' !~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$') then
         faults := faults || ('/category', 'must be one word of at most 64 letters, digits, "_", "." or "-"')::outbox.fault;
     end if;
     -- Read as text: 1.0 is a whole number too, but would be none when its text is cast.
-    if rare ? 'max_attempts' and (jsonb_typeof(rare -> 'max_attempts') <> 'number'
-                                  or rare ->> 'max_attempts' !~ '^([1-9][0-9]?|100)$') then
+    if job ? 'max_attempts' and (jsonb_typeof(job -> 'max_attempts') <> 'number'
+                                  or job ->> 'max_attempts' !~ '^([1-9][0-9]?|100)$') then
         faults := faults || ('/max_attempts', 'must be a whole number from 1 to 100')::outbox.fault;
     end if;
-    if rare ? 'timeout_s' and (jsonb_typeof(rare -> 'timeout_s') <> 'number'
-                               or (rare ->> 'timeout_s')::numeric <= 0
-                               or (rare ->> 'timeout_s')::numeric > timeout_s_max) then
+    if job ? 'timeout_s' and (jsonb_typeof(job -> 'timeout_s') <> 'number'
+                               or (job ->> 'timeout_s')::numeric <= 0
+                               or (job ->> 'timeout_s')::numeric > timeout_s_max) then
         faults := faults || ('/timeout_s', format('must be a number above 0, at most %s', timeout_s_max))::outbox.fault;
     end if;
-    if rare ? 'headers' then
-        faults := faults || outbox.headers_faults(rare -> 'headers');
+    if job ? 'headers' then
+        faults := faults || outbox.headers_faults(job -> 'headers');
     end if;
-    if rare ? 'to' then
-        faults := faults || outbox.to_faults(rare -> 'to', channel);
+    if job ? 'to' then
+        faults := faults || outbox.to_faults(job -> 'to', channel);
     end if;
     return array(select f from unnest(faults) as f where f.pointer is not null);
 end
@@ -293,198 +313,247 @@ create function outbox.payload_priority(value jsonb) returns smallint
                   when (value #>> '{}')::int <= 8 then 5 else 10 end
     end::smallint;
 
--- Read jobs: the columns of each, or all of its faults; in the order given. A field that is null
--- counts as left out. What the server fills in is no part of the content's hash. `fill_created` is
--- for HTTP, where created_at defaults to now.
---
--- One statement for the whole list, because plpgsql's cost by statement would be most of an
--- enqueue (measured: 75 against 25 µs a job). Each step is a subquery that `offset 0` fences: else
--- the planner would write its expressions out again wherever they are used. (As lateral joins they
--- would get Memoize nodes, which doubled the time.) Functions of the hot path carry no
--- `set search_path` of their own: only pinned functions call them.
+-- Read one job: its columns, or all of its faults. A field that is null counts as left out. What the
+-- server fills in is no part of the content's hash. `fill_created` is for HTTP, where created_at
+-- defaults to now.
+create function outbox.read_job(
+    ord int, id bigint, sent jsonb, tenant text, fill_created boolean, at timestamptz, limits outbox.setting
+) returns outbox.parsed
+    language plpgsql volatile as $$
+declare
+    p outbox.parsed;
+    job jsonb;
+    meta jsonb;
+    content text;
+    has_payload boolean;
+    sent_priority text;
+begin
+    p.ord := ord;
+    p.id := id;
+    p.tenant_id := coalesce(tenant, 'default');
+    if jsonb_typeof(sent) is distinct from 'object' then
+        p.faults := array[('', 'must be an object')::outbox.fault];
+        return p;
+    end if;
+    job := outbox.without_nulls(sent) - 'job_id';
+    if job ->> 'channel' = 'database' then
+        job := jsonb_set(job, '{channel}', '"inbox"');
+    end if;
+    content := job::text;
+    -- The content has no job_id: `"job_id": "…", ` takes 50 bytes.
+    if octet_length(content) + (case when sent ->> 'job_id' is null then 0 else 50 end) > limits.job_bytes_max then
+        p.faults := array[('', format('is longer than %s bytes', limits.job_bytes_max))::outbox.fault];
+        return p;
+    end if;
+    meta := job -> 'meta';
+    has_payload := job ? 'payload';
+    if jsonb_typeof(job -> 'tenant_id') = 'string' then
+        p.tenant_id := job ->> 'tenant_id';
+    end if;
+    if job ->> 'channel' in ('email', 'push', 'ws', 'sms', 'telegram', 'inbox', 'browser', 'webhook') then
+        p.channel := job ->> 'channel';
+    end if;
+    p.queue := coalesce(job ->> 'queue', p.channel);
+    if outbox.is_uuid(sent ->> 'job_id') then
+        p.job_id := (sent ->> 'job_id')::uuid;
+    end if;
+    p.created_at := case when job ->> 'created_at' is not null then outbox.to_time(job ->> 'created_at')
+                         when fill_created or p.channel is null or p.channel = 'webhook' then at end;
+    p.send_after := outbox.to_time(job ->> 'send_after');
+    p.expires_at := outbox.to_time(job ->> 'expires_at');
+    sent_priority := meta ->> 'priority';
+    p.priority := coalesce(outbox.to_priority(sent_priority), 1::smallint);
+    if p.queue = 'media-sync' then
+        p.priority := coalesce(outbox.payload_priority(job -> 'payload' -> 'priority'), p.priority);
+    end if;
+
+    -- One expression, because plpgsql's cost by statement would be most of it.
+    p.faults := array_remove(array[
+        case when sent ->> 'job_id' is not null and p.job_id is null
+            then ('/job_id', 'must be a UUID')::outbox.fault end,
+        case when job ? 'tenant_id' then
+            case when jsonb_typeof(job -> 'tenant_id') <> 'string' or char_length(p.tenant_id) not between 1 and 128
+                      or p.tenant_id = '*'
+                then ('/tenant_id', 'must be a string of 1 to 128 characters, and not "*"')::outbox.fault
+            when p.tenant_id <> tenant
+                then ('/tenant_id', 'is not the tenant that this job was handed in for')::outbox.fault end end,
+        case when job ? 'channel' and p.channel is null
+            then ('/channel', 'must be one of email, push, ws, sms, telegram, inbox, database, browser, webhook')::outbox.fault
+        when not job ? 'channel' and not has_payload and (not job ? 'queue' or job ? 'template_code')
+            then ('/channel', 'is required')::outbox.fault end,
+        case when job ? 'queue' then
+            case when jsonb_typeof(job -> 'queue') <> 'string' or p.queue !~ '^[a-z0-9][a-z0-9._-]{0,62}$'
+                then ('/queue', 'must be 1 to 63 of a-z, 0-9, ".", "_", "-"')::outbox.fault end
+        when has_payload and not job ? 'channel'
+            then ('/queue', 'is required beside payload')::outbox.fault end,
+        case when has_payload and job ? 'channel'
+            then ('/payload', 'cannot be combined with channel')::outbox.fault
+        when has_payload and jsonb_typeof(job -> 'payload') <> 'object'
+            then ('/payload', 'must be an object')::outbox.fault
+        when not has_payload and job ? 'queue' and not job ?| array['channel', 'template_code']
+            then ('/payload', 'is required where there is no channel')::outbox.fault end,
+        case when p.queue = 'media-sync' and job -> 'payload' ? 'priority'
+                  and outbox.payload_priority(job -> 'payload' -> 'priority') is null
+            then ('/payload/priority', 'must be a whole number from 1 to 10')::outbox.fault end,
+        case when job ? 'user_id' then
+            case when jsonb_typeof(job -> 'user_id') <> 'string' or char_length(job ->> 'user_id') not between 1 and 128
+                then ('/user_id', 'must be a string of 1 to 128 characters')::outbox.fault end
+        when p.channel = 'inbox' or p.channel <> 'webhook' and not has_payload and not job ? 'to'
+            then ('/user_id', 'is required unless to is given')::outbox.fault end,
+        case when p.channel = 'webhook' and not job ?| array['to', 'endpoint']
+            then ('/to', 'is required for a webhook')::outbox.fault end,
+        case when job ? 'template_code' then
+            case when jsonb_typeof(job -> 'template_code') <> 'string'
+                      or char_length(job ->> 'template_code') not between 1 and 128
+                then ('/template_code', 'must be a string of 1 to 128 characters')::outbox.fault end
+        when p.channel <> 'webhook' and not job ? 'content'
+            then ('/template_code', 'is required unless content is given')::outbox.fault end,
+        case when job ? 'locale' and (jsonb_typeof(job -> 'locale') <> 'string'
+                                      or char_length(job ->> 'locale') not between 1 and 35
+                                      or job ->> 'locale' ~ '[^A-Za-z0-9_-]')
+            then ('/locale', 'must be a language tag')::outbox.fault end,
+        case when jsonb_typeof(job -> 'data') <> 'object' then ('/data', 'must be an object')::outbox.fault
+        when not job ? 'data' and p.channel is not null
+            then ('/data', 'is required')::outbox.fault end,
+        case when jsonb_typeof(meta) <> 'object' then ('/meta', 'must be an object')::outbox.fault
+        when meta is null and p.channel <> 'webhook'
+            then ('/meta', 'is required')::outbox.fault end,
+        case when meta ->> 'event_type' is not null and (jsonb_typeof(meta -> 'event_type') <> 'string'
+                                                         or char_length(meta ->> 'event_type') > 128)
+            then ('/meta/event_type', 'must be a string of at most 128 characters')::outbox.fault end,
+        case when meta ->> 'event_id' is not null and (jsonb_typeof(meta -> 'event_id') <> 'string'
+                                                       or char_length(meta ->> 'event_id') > 128)
+            then ('/meta/event_id', 'must be a string of at most 128 characters')::outbox.fault end,
+        case when meta ->> 'campaign_id' is not null and (jsonb_typeof(meta -> 'campaign_id') <> 'string'
+                                                          or char_length(meta ->> 'campaign_id') > 128)
+            then ('/meta/campaign_id', 'must be a string of at most 128 characters, or null')::outbox.fault end,
+        case when sent_priority is not null and outbox.to_priority(sent_priority) is null
+            then ('/meta/priority', 'must be low, normal, medium, high or urgent')::outbox.fault end,
+        case when p.created_at is null then
+            case when not job ? 'created_at' then ('/created_at', 'is required')::outbox.fault
+            else ('/created_at', 'must be an RFC 3339 time with an offset')::outbox.fault end end,
+        case when job ? 'send_after' then
+            case when p.send_after is null
+                then ('/send_after', 'must be an RFC 3339 time with an offset')::outbox.fault
+            when p.send_after > at + make_interval(secs => limits.retention_s)
+                then ('/send_after', format('lies more than %s days ahead', limits.retention_s / 86400))::outbox.fault
+            when p.send_after >= p.expires_at
+                then ('/send_after', 'must lie before expires_at')::outbox.fault end end,
+        case when job ? 'expires_at' and p.expires_at is null
+            then ('/expires_at', 'must be an RFC 3339 time with an offset')::outbox.fault end
+    ], null) || outbox.rare_faults(sent, job, p.channel, limits.timeout_s_max);
+    if cardinality(p.faults) > 0 then
+        return p;
+    end if;
+    p.faults := null;
+    if p.job_id is null then
+        p.job_id := case when job ? 'idempotency_key'
+                         then outbox.idempotent_job_id(p.tenant_id, job ->> 'idempotency_key')
+                         else outbox.uuid7() end;
+    end if;
+    p.template_code := job ->> 'template_code';
+    p.locale := job ->> 'locale';
+    p.user_id := job ->> 'user_id';
+    p.event_id := meta ->> 'event_id';
+    p.campaign_id := meta ->> 'campaign_id';
+    p.category := job ->> 'category';
+    p.max_attempts := (job ->> 'max_attempts')::smallint;
+    p.list_job_ids := case when jsonb_typeof(job -> 'to') = 'array' then '{}'::uuid[] end;
+    p.content_sha256 := sha256(convert_to(content, 'UTF8'));
+    p.job := job;
+    return p;
+end
+$$;
+
+-- Whether a job, without its id and its nulls, is a notification with nothing but the ten fields of
+-- every one, all of them right, but for the times. Where it says no, read_job decides. It is inlined,
+-- and short, because Postgres sets every function of a statement up anew in each transaction.
+create function outbox.is_typical(
+    job jsonb, user_id text, channel text, template_code text, locale text, meta jsonb, event_id text, campaign_id text,
+    priority text, said_id text, job_id uuid
+) returns boolean
+    language sql immutable parallel safe
+    return user_id <> '' and template_code <> '' and (said_id is null or job_id is not null)
+        and channel = any('{email,push,ws,sms,telegram,inbox,browser}')
+        and (priority = any('{low,normal,medium,high,urgent}') or priority is null)
+        and job - '{user_id,channel,template_code,locale,data,meta,created_at,send_after,expires_at}'::text[] = '{}'
+        and job @@ '$.user_id.type() == "string" && $.template_code.type() == "string"
+            && $.data.type() == "object" && $.meta.type() == "object"
+            && (!exists($.locale) || $.locale.type() == "string")
+            && (!exists($.meta.event_type) || $.meta.event_type.type() == "string" || $.meta.event_type.type() == "null")
+            && (!exists($.meta.event_id) || $.meta.event_id.type() == "string" || $.meta.event_id.type() == "null")
+            && (!exists($.meta.campaign_id) || $.meta.campaign_id.type() == "string" || $.meta.campaign_id.type() == "null")'
+        and greatest(octet_length(user_id), octet_length(template_code), octet_length(meta ->> 'event_type'),
+                     octet_length(event_id), octet_length(campaign_id)) <= 128
+        and (locale is null or locale !~ '[^A-Za-z0-9_-]' and octet_length(locale) between 1 and 35)
+        and not jsonb_path_exists(job, 'strict $.*.**{32} ? (@.type() == "object" || @.type() == "array")');
+
+-- Read jobs, in the order given. Most are typical, and are read here and then, in one statement for
+-- the whole list; all others go to read_job, which is the whole contract and several times as slow.
+-- (A test holds the two together.) Each step is a subquery that `offset 0` fences: else the planner
+-- would write its expressions out again wherever they are used; as lateral joins they would get
+-- Memoize nodes, which doubled the time.
 create function outbox.read_jobs(
     jobs jsonb[], tenant text, fill_created boolean, at timestamptz, limits outbox.setting
 ) returns outbox.parsed[]
     language plpgsql volatile as $$
 #variable_conflict use_column
 declare
-    first_id bigint := outbox.id_floor(clock_timestamp());
+    first_id bigint := ((extract(epoch from clock_timestamp()) * 1000)::bigint - 1577836800000) << 22;
+    latest timestamptz := at + make_interval(secs => limits.retention_s);
+    content_bytes_max int := limits.job_bytes_max - 50;
     now_at alias for at;
-    for_tenant alias for tenant;
+    of_tenant alias for tenant;
     fill alias for fill_created;
 begin
     return array(
-    with given as (
-        select u.n, u.sent, case when jsonb_typeof(u.sent) = 'object' then u.sent else '{}' end as said
-        from unnest(jobs) with ordinality as u(sent, n)
+    with listed as (
+        -- (In the select list, because a function in FROM is written to a tuplestore first.)
+        select unnest(jobs) as sent, generate_series(1, cardinality(jobs)) as n
         offset 0
     ), texts as (
-        select g.*,
-               g.said ->> 'job_id' as said_id, g.said ->> 'user_id' as user_id, g.said ->> 'channel' as said_channel,
-               g.said ->> 'template_code' as template_code, g.said ->> 'locale' as locale,
-               g.said ->> 'created_at' as said_created, g.said ->> 'send_after' as said_send,
-               g.said ->> 'expires_at' as said_expires,
-               nullif(jsonb_typeof(g.said -> 'data'), 'null') as data_type,
-               nullif(jsonb_typeof(g.said -> 'meta'), 'null') as meta_type,
-               g.said -> 'meta' as meta,
-               g.said - array['job_id', 'user_id', 'channel', 'template_code', 'locale', 'data', 'meta',
-                              'created_at', 'send_after', 'expires_at'] as rest
-        from given as g
+        select u.n, u.sent,
+               u.sent ->> 'job_id' as said_id, u.sent ->> 'user_id' as user_id, u.sent ->> 'channel' as channel,
+               u.sent ->> 'template_code' as template_code, u.sent ->> 'locale' as locale,
+               u.sent ->> 'created_at' as said_created, u.sent ->> 'send_after' as said_send,
+               u.sent ->> 'expires_at' as said_expires, u.sent -> 'meta' as meta
+        from listed as u
         offset 0
     ), fields as (
         select t.*,
-               case when t.said_channel in ('email', 'push', 'ws', 'sms', 'telegram', 'inbox', 'browser', 'webhook')
-                    then t.said_channel when t.said_channel = 'database' then 'inbox' end as channel,
-               -- (To write it out costs less than to look at each member.)
-               case when t.rest = '{}' or strpos(t.rest::text, ': null') = 0 then t.rest
-                    else t.rest - outbox.null_keys(t.rest) end as rare,
-               t.meta ->> 'event_type' as event_type, t.meta ->> 'event_id' as event_id,
-               t.meta ->> 'campaign_id' as campaign_id, t.meta ->> 'priority' as said_priority,
-               outbox.to_time(t.said_created) as sent_at,
+               t.meta ->> 'event_id' as event_id, t.meta ->> 'campaign_id' as campaign_id,
+               t.meta ->> 'priority' as said_priority,
+               case when outbox.is_uuid(t.said_id) then t.said_id::uuid end as job_id,
+               case when t.said_created is not null then outbox.to_time(t.said_created)
+                    when fill then now_at end as created_at,
                outbox.to_time(t.said_send) as send_after,
-               outbox.to_time(t.said_expires) as expires_at
+               outbox.to_time(t.said_expires) as expires_at,
+               case when jsonb_typeof(t.sent) = 'object'
+                    then t.sent - array['job_id', case when t.locale is null then 'locale' end,
+                                        case when t.said_created is null then 'created_at' end,
+                                        case when t.said_send is null then 'send_after' end,
+                                        case when t.said_expires is null then 'expires_at' end] end as job
         from texts as t
         offset 0
-    ), places as (
-        select f.*,
-               f.rare ? 'payload' as has_payload,
-               coalesce(case when jsonb_typeof(f.rare -> 'tenant_id') = 'string' then f.rare ->> 'tenant_id' end,
-                        for_tenant, 'default') as tenant_id,
-               coalesce(f.rare ->> 'queue', f.channel) as queue,
-               case when f.said_created is not null then f.sent_at
-                    when fill or f.channel is null or f.channel = 'webhook' then now_at end as created_at,
-               outbox.to_priority(f.said_priority) as meta_priority,
-               case when f.rare ->> 'queue' = 'media-sync'
-                    then outbox.payload_priority(f.rare -> 'payload' -> 'priority') end as payload_priority
+    ), looked_at as (
+        select f.*, f.job::text as content,
+               outbox.is_typical(f.job, f.user_id, f.channel, f.template_code, f.locale, f.meta, f.event_id, f.campaign_id,
+                                 f.said_priority, f.said_id, f.job_id)
+               and f.created_at is not null
+               and (f.said_send is null or f.send_after <= latest and (f.said_expires is null or f.send_after < f.expires_at))
+               and (f.said_expires is null or f.expires_at is not null)
+               as typical
         from fields as f
         offset 0
-    ), ids as (
-        select p.*,
-               case when outbox.is_uuid(p.said_id) then p.said_id::uuid end as job_id,
-               p.said - (array['job_id',
-                        case when p.user_id is null then 'user_id' end,
-                        case when p.said_channel is null then 'channel' end,
-                        case when p.template_code is null then 'template_code' end,
-                        case when p.locale is null then 'locale' end,
-                        case when p.data_type is null then 'data' end,
-                        case when p.meta_type is null then 'meta' end,
-                        case when p.said_created is null then 'created_at' end,
-                        case when p.said_send is null then 'send_after' end,
-                        case when p.said_expires is null then 'expires_at' end]
-                    || case when p.rest <> p.rare then outbox.null_keys(p.rest) end) as bare
-        from places as p
-        offset 0
-    ), kept as (
-        select i.*,
-               case when i.said_channel = 'database' then jsonb_set(i.bare, '{channel}', '"inbox"') else i.bare end as job
-        from ids as i
-        offset 0
-    ), written as (
-        select k.*, k.job::text as content,
-        array_remove(array[
-            case when k.said_id is not null and k.job_id is null
-                then ('/job_id', 'must be a UUID')::outbox.fault end,
-            case when k.rare ? 'tenant_id' then
-                case when jsonb_typeof(k.rare -> 'tenant_id') <> 'string'
-                          or char_length(k.tenant_id) not between 1 and 128 or k.tenant_id = '*'
-                    then ('/tenant_id', 'must be a string of 1 to 128 characters, and not "*"')::outbox.fault
-                when k.tenant_id <> for_tenant
-                    then ('/tenant_id', 'is not the tenant that this job was handed in for')::outbox.fault end end,
-            case when k.said_channel is not null and k.channel is null
-                then ('/channel', 'must be one of email, push, ws, sms, telegram, inbox, database, browser, webhook')::outbox.fault
-            when k.said_channel is null and not k.has_payload
-                 and (not k.rare ? 'queue' or k.template_code is not null)
-                then ('/channel', 'is required')::outbox.fault end,
-            case when k.rare ? 'queue' then
-                case when jsonb_typeof(k.rare -> 'queue') <> 'string' or k.queue !~ '^[a-z0-9][a-z0-9._-]{0,62}$'
-                    then ('/queue', 'must be 1 to 63 of a-z, 0-9, ".", "_", "-"')::outbox.fault end
-            when k.has_payload and k.said_channel is null
-                then ('/queue', 'is required beside payload')::outbox.fault end,
-            case when k.has_payload and k.said_channel is not null
-                then ('/payload', 'cannot be combined with channel')::outbox.fault
-            when k.has_payload and jsonb_typeof(k.rare -> 'payload') <> 'object'
-                then ('/payload', 'must be an object')::outbox.fault
-            when not k.has_payload and k.said_channel is null and k.template_code is null and k.rare ? 'queue'
-                then ('/payload', 'is required where there is no channel')::outbox.fault end,
-            case when k.payload_priority is null and k.has_payload and k.queue = 'media-sync'
-                      and k.rare -> 'payload' ? 'priority'
-                then ('/payload/priority', 'must be a whole number from 1 to 10')::outbox.fault end,
-            case when k.user_id is not null then
-                case when jsonb_typeof(k.said -> 'user_id') <> 'string' or char_length(k.user_id) not between 1 and 128
-                    then ('/user_id', 'must be a string of 1 to 128 characters')::outbox.fault end
-            when k.channel = 'inbox' or k.channel <> 'webhook' and not k.has_payload and not k.rare ? 'to'
-                then ('/user_id', 'is required unless to is given')::outbox.fault end,
-            case when k.channel = 'webhook' and not k.rare ?| array['to', 'endpoint']
-                then ('/to', 'is required for a webhook')::outbox.fault end,
-            case when k.template_code is not null then
-                case when jsonb_typeof(k.said -> 'template_code') <> 'string'
-                          or char_length(k.template_code) not between 1 and 128
-                    then ('/template_code', 'must be a string of 1 to 128 characters')::outbox.fault end
-            when k.channel <> 'webhook' and not k.rare ? 'content'
-                then ('/template_code', 'is required unless content is given')::outbox.fault end,
-            case when k.locale is not null and (jsonb_typeof(k.said -> 'locale') <> 'string'
-                                                or char_length(k.locale) not between 1 and 35
-                                                or k.locale ~ '[^A-Za-z0-9_-]')
-                then ('/locale', 'must be a language tag')::outbox.fault end,
-            case when k.data_type <> 'object' then ('/data', 'must be an object')::outbox.fault
-            when k.data_type is null and k.channel is not null
-                then ('/data', 'is required')::outbox.fault end,
-            case when k.meta_type <> 'object' then ('/meta', 'must be an object')::outbox.fault
-            when k.meta_type is null and k.channel <> 'webhook'
-                then ('/meta', 'is required')::outbox.fault end,
-            case when k.event_type is not null and (jsonb_typeof(k.meta -> 'event_type') <> 'string'
-                                                    or char_length(k.event_type) > 128)
-                then ('/meta/event_type', 'must be a string of at most 128 characters')::outbox.fault end,
-            case when k.event_id is not null and (jsonb_typeof(k.meta -> 'event_id') <> 'string'
-                                                  or char_length(k.event_id) > 128)
-                then ('/meta/event_id', 'must be a string of at most 128 characters')::outbox.fault end,
-            case when k.campaign_id is not null and (jsonb_typeof(k.meta -> 'campaign_id') <> 'string'
-                                                     or char_length(k.campaign_id) > 128)
-                then ('/meta/campaign_id', 'must be a string of at most 128 characters, or null')::outbox.fault end,
-            case when k.said_priority is not null and k.meta_priority is null
-                then ('/meta/priority', 'must be low, normal, medium, high or urgent')::outbox.fault end,
-            case when k.created_at is null then
-                case when k.said_created is null then ('/created_at', 'is required')::outbox.fault
-                else ('/created_at', 'must be an RFC 3339 time with an offset')::outbox.fault end end,
-            case when k.said_send is not null then
-                case when k.send_after is null
-                    then ('/send_after', 'must be an RFC 3339 time with an offset')::outbox.fault
-                when k.send_after > now_at + make_interval(secs => limits.retention_s)
-                    then ('/send_after', format('lies more than %s days ahead', limits.retention_s / 86400))::outbox.fault
-                when k.send_after >= k.expires_at
-                    then ('/send_after', 'must lie before expires_at')::outbox.fault end end,
-            case when k.said_expires is not null and k.expires_at is null
-                then ('/expires_at', 'must be an RFC 3339 time with an offset')::outbox.fault end
-        ], null)
-        || case when k.rest <> '{}' then outbox.unknown_faults(k.rest) end
-        || case when k.rare ?| array['to', 'subject', 'content', 'idempotency_key', 'category', 'ordering_key', 'dedup_key',
-                                     'dedup_window_s', 'max_attempts', 'timeout_s', 'headers', 'endpoint']
-                then outbox.rare_faults(k.rare, k.template_code, k.channel, limits.timeout_s_max) end
-        || case when jsonb_path_exists(k.said, 'strict $.*.**{32} ? (@.type() == "object" || @.type() == "array")')
-                then outbox.depth_faults(k.said) end as found
-        from kept as k
-        offset 0
-    ), judged as (
-        select w.*,
-               case when jsonb_typeof(w.sent) is distinct from 'object'
-                    then array[('', 'must be an object')::outbox.fault]
-               -- The content has no job_id: `"job_id": "…", ` takes 50 bytes.
-               when octet_length(w.content) + case when w.said_id is null then 0 else 50 end > limits.job_bytes_max
-                    then array[('', format('is longer than %s bytes', limits.job_bytes_max))::outbox.fault]
-               else nullif(w.found, '{}') end as faults
-        from written as w
-        offset 0
     )
-    select (j.n, first_id | (nextval('outbox.id_seq') & 4194303),
-            case when j.said_id is null then outbox.new_job_id(j.rare -> 'idempotency_key', j.tenant_id) else j.job_id end,
-            j.tenant_id, j.queue, j.channel,
-            j.template_code, j.locale, j.user_id, j.event_id, j.campaign_id, j.rare ->> 'category',
-            coalesce(j.payload_priority, j.meta_priority, 1),
-            case when j.faults is null then (j.rare ->> 'max_attempts')::smallint end,
-            j.created_at, j.send_after, j.expires_at, null,
-            case when jsonb_typeof(j.rare -> 'to') = 'array' then '{}'::uuid[] end,
-            case when j.faults is null then sha256(convert_to(j.content, 'UTF8')) end,
-            j.job, j.faults)::outbox.parsed
-    from judged as j);
+    select case
+        when l.typical and octet_length(l.content) <= content_bytes_max then
+            (l.n, first_id | (nextval('outbox.id_seq') & 4194303), coalesce(l.job_id, outbox.uuid7()),
+             coalesce(of_tenant, 'default'), l.channel, l.channel, l.template_code, l.locale, l.user_id, l.event_id,
+             l.campaign_id, null, coalesce(outbox.to_priority(l.said_priority), 1::smallint), null, l.created_at,
+             l.send_after, l.expires_at, null, null, sha256(convert_to(l.content, 'UTF8')), l.job, null)::outbox.parsed
+        else outbox.read_job(l.n, first_id | (nextval('outbox.id_seq') & 4194303), l.sent, of_tenant, fill, now_at, limits)
+    end
+    from looked_at as l);
 end
 $$;

@@ -29,16 +29,39 @@ create function outbox.caller() returns text
     language sql stable parallel safe
     return coalesce(nullif(current_setting('role', true), 'none'), session_user);
 
+-- What jobs name, each once, and what the tables say of it.
+create type outbox.named as (
+    tenant_id         text,
+    channel           text,
+    queue             text,
+    template_code     text,
+    permitted         boolean,
+    handled           boolean,
+    templated         boolean,
+    lane_id           int        -- null: there is no such lane yet
+);
+
 -- In plpgsql, as all of the hot path: a function in SQL that cannot be inlined is planned anew in
 -- every transaction. None but the functions that producers may call pins a search_path and runs as
 -- the owner: the others are called by those alone.
-create function outbox.may_enqueue(tenant text) returns boolean
+create function outbox.look_up(named outbox.named) returns outbox.named
     language plpgsql stable as $$
+#variable_conflict use_column
 begin
-    return coalesce(current_setting('outbox.tenant', true), '') in ('', '*', tenant)
-       and exists (select from outbox.producer_tenant as p
-                   join pg_roles as r on r.rolname = p.role_name
-                   where p.tenant_id in (tenant, '*') and pg_has_role(outbox.caller(), r.oid, 'member'));
+    select exists (select from outbox.producer_tenant as p
+                   where p.tenant_id in (named.tenant_id, '*')
+                     and pg_has_role(outbox.caller(), to_regrole(quote_ident(p.role_name)), 'member')),
+           exists (select from outbox.handler as h
+                   where h.kind = case when named.channel is null then 'queue' else 'channel' end
+                     and h.name = coalesce(named.channel, named.queue)),
+           exists (select from outbox.template as t
+                   where t.tenant_id = named.tenant_id and t.code = named.template_code and t.deleted_at is null),
+           (select l.lane_id from outbox.lane as l
+            where l.tenant_id = named.tenant_id and l.queue = named.queue and l.scope = '')
+    into named.permitted, named.handled, named.templated, named.lane_id;
+    named.permitted := named.permitted
+                       and coalesce(current_setting('outbox.tenant', true), '') in ('', '*', named.tenant_id);
+    return named;
 end
 $$;
 
@@ -170,8 +193,8 @@ begin
 end
 $$;
 
--- Keys come first, in one order everywhere, so that overlapping batches cannot deadlock. Returns
--- the ids of those that are new.
+-- Keys are stored in one order everywhere, so that overlapping batches cannot deadlock. Returns the
+-- ids of those that are new.
 create function outbox.store_keys(parsed outbox.parsed[]) returns bigint[]
     language plpgsql volatile as $$
 #variable_conflict use_column
@@ -191,40 +214,36 @@ begin
 end
 $$;
 
--- Lanes are made with their tenant or handler: the first producer to use one would otherwise make
--- every other wait for its commit.
-create function outbox.make_lanes() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-begin
-    insert into outbox.lane (tenant_id, queue, paused_at, paused_by)
-    select t.tenant_id, h.name, q.paused_at, q.paused_by
-    from outbox.tenant as t
-    cross join outbox.handler as h
-    left join outbox.queue_pause as q on q.queue = h.name
-    on conflict (tenant_id, queue, scope) do nothing;
-    return null;
-end
-$$;
-create trigger make_lanes after insert on outbox.tenant for each statement execute function outbox.make_lanes();
-create trigger make_lanes after insert on outbox.handler for each statement execute function outbox.make_lanes();
-
--- Store jobs whose keys are new. No joins between arrays, whose sizes the planner cannot know: a
--- nested loop over 10,000 x 10,000 would cost seconds.
+-- Store jobs whose keys are new: `keyed_ids` where store_keys has stored the keys, else null, and they
+-- are stored here as it does. Returns the ids of the new ones. No joins between arrays, whose sizes
+-- the planner cannot know: a nested loop over 10,000 x 10,000 would cost seconds. (An IN that is not
+-- a plain condition is always looked up by hash.)
 create function outbox.store_jobs(
-    fresh outbox.parsed[], lane_ids int[], some_expired boolean,
+    parsed outbox.parsed[], keyed_ids bigint[], lane_ids int[], some_expired boolean,
     at timestamptz, traceparents text[], resend_of uuid
-) returns void
+) returns bigint[]
     language plpgsql volatile as $$
 #variable_conflict use_column
+declare
+    fresh_ids bigint[];
 begin
-    with placed as materialized (
+    with keyed as (
+        insert into outbox.job_key (tenant_id, job_id, id, content_sha256)
+        select r.tenant_id, r.job_id, r.id, r.content_sha256
+        from unnest(case when keyed_ids is null then parsed end) as r
+        order by r.job_id, r.tenant_id, r.ord
+        on conflict (tenant_id, job_id) do nothing
+        returning id
+    ), placed as materialized (
         select p.id, p.job_id, p.created_at, p.send_after, p.expires_at, p.priority, p.tenant_id, p.queue, p.channel,
             p.template_code, p.locale, p.user_id, p.event_id, p.campaign_id, p.category,
             traceparents[p.ord] as traceparent, p.list_job_id, p.max_attempts, p.job,
             case when cardinality(lane_ids) = 1 then lane_ids[1]
                  else (select l.lane_id from outbox.lane as l
                        where l.tenant_id = p.tenant_id and l.queue = p.queue and l.scope = '') end as lane_id
-        from unnest(fresh) as p
+        from unnest(parsed) as p
+        where (p.id in (select k.id from keyed as k union all select unnest(keyed_ids))) is true
+          and p.list_job_ids is null
     ), jobs as (
         insert into outbox.job (id, job_id, created_at, send_after, expires_at, lane_id, priority, tenant_id,
             queue, channel, template_code, locale, user_id, event_id, campaign_id, category, traceparent,
@@ -233,23 +252,30 @@ begin
             template_code, locale, user_id, event_id, campaign_id, category, traceparent,
             store_jobs.resend_of, list_job_id, job
         from placed
+    ), entries as (
+        insert into outbox.entry (id, available_at, expires_at, lane_id, priority, max_attempts)
+        select id, greatest(send_after, clock_timestamp()), expires_at, lane_id, priority, max_attempts
+        from placed where expires_at is null or expires_at > at
     )
-    insert into outbox.entry (id, available_at, expires_at, lane_id, priority, max_attempts)
-    select id, greatest(send_after, clock_timestamp()), expires_at, lane_id, priority, max_attempts
-    from placed where expires_at is null or expires_at > at;
+    select coalesce(array_agg(p.id), '{}') into fresh_ids from placed as p;
 
     if some_expired then
-        insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id,
-            error_class, error_code, error_message)
-        select p.id, at, 0, 1, 0, true, 'EXPIRED', p.tenant_id, 'expired', 'job.expired',
-            'expires_at had passed when the job was accepted'
-        from unnest(fresh) as p where p.expires_at <= at;
+        with expired as (
+            select p.id, p.tenant_id, p.queue from unnest(parsed) as p
+            where p.expires_at <= store_jobs.at and (p.id in (select unnest(fresh_ids))) is true
+        ), told as (
+            insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id,
+                error_class, error_code, error_message)
+            select e.id, store_jobs.at, 0, 1, 0, true, 'EXPIRED', e.tenant_id, 'expired', 'job.expired',
+                'expires_at had passed when the job was accepted'
+            from expired as e
+        )
         insert into outbox.stat_second (at, lane_id, expired)
-        select date_trunc('second', store_jobs.at), l.lane_id, e.jobs
-        from (select p.tenant_id, p.queue, count(*) as jobs from unnest(fresh) as p
-              where p.expires_at <= store_jobs.at group by p.tenant_id, p.queue) as e
-        join outbox.lane as l on l.tenant_id = e.tenant_id and l.queue = e.queue and l.scope = '';
+        select date_trunc('second', store_jobs.at), l.lane_id, c.jobs
+        from (select e.tenant_id, e.queue, count(*) as jobs from expired as e group by e.tenant_id, e.queue) as c
+        join outbox.lane as l on l.tenant_id = c.tenant_id and l.queue = c.queue and l.scope = '';
     end if;
+    return fresh_ids;
 end
 $$;
 
@@ -333,69 +359,133 @@ create function outbox.ring(lane_ids int[]) returns void
     language sql volatile
     as $$ select pg_notify('outbox_bell', left(array_to_string(lane_ids[:200], ','), 7000)) $$;
 
-create function outbox.enqueue_many_v1(
-    jobs          jsonb[],
-    tenant        text    default 'default',  -- null: each job's own tenant_id, else 'default'
-    on_conflict   text    default 'raise',    -- or 'skip': report it and store the others
-    on_fault      text    default 'raise',    -- or 'skip': report it and store the others
-    fill_created  boolean default false,
-    notify        boolean default false,      -- ring dispatchers at commit
-    traceparents  text[]  default null,
-    resend_of     uuid    default null
+-- The short way of a single job: typical, due, new, and all that it names is there. NULL for any other,
+-- having done nothing: the long way decides. One look and three plain inserts, because a statement
+-- costs more to set up than to run here (measured: half of the long way).
+create function outbox.enqueue_typical(
+    sent jsonb, tenant text, fill_created boolean, at timestamptz, notify boolean, traceparent text, resend_of uuid
+) returns outbox.enqueued
+    language plpgsql volatile as $$
+#variable_conflict use_variable
+declare
+    of_tenant text := coalesce(tenant, 'default');
+    r record;
+begin
+    if jsonb_typeof(sent) is distinct from 'object' or sent ->> 'send_after' is not null then
+        return null;
+    end if;
+    select f.*, f.job::text as content,
+           ((extract(epoch from at) * 1000)::bigint - 1577836800000) << 22 | (nextval('outbox.id_seq') & 4194303) as id,
+           (select l.lane_id from outbox.lane as l
+            where l.tenant_id = of_tenant and l.queue = f.channel and l.scope = '') as lane_id,
+           s.job_bytes_max,
+           outbox.is_typical(f.job, f.user_id, f.channel, f.template_code, f.locale, f.meta, f.event_id, f.campaign_id,
+                             f.priority, f.said_id, f.job_id)
+           and (f.expires_at > at or f.said_expires is null)
+           and of_tenant <> '*'
+           and coalesce(current_setting('outbox.tenant', true), '') in ('', '*', of_tenant)
+           and exists (select from outbox.producer_tenant as p
+                       where p.tenant_id in (of_tenant, '*')
+                         and pg_has_role(outbox.caller(), to_regrole(quote_ident(p.role_name)), 'member'))
+           and exists (select from outbox.handler as h where h.kind = 'channel' and h.name = f.channel)
+           and exists (select from outbox.template as t
+                       where t.tenant_id = of_tenant and t.code = f.template_code and t.deleted_at is null) as fits
+    into r
+    from outbox.setting as s
+    cross join (
+        select sent ->> 'job_id' as said_id, sent ->> 'user_id' as user_id, sent ->> 'channel' as channel,
+               sent ->> 'template_code' as template_code, sent ->> 'locale' as locale, sent ->> 'expires_at' as said_expires,
+               sent -> 'meta' as meta, sent -> 'meta' ->> 'event_id' as event_id, sent -> 'meta' ->> 'campaign_id' as campaign_id,
+               sent -> 'meta' ->> 'priority' as priority,
+               case when outbox.is_uuid(sent ->> 'job_id') then (sent ->> 'job_id')::uuid end as job_id,
+               case when sent ->> 'created_at' is not null then outbox.to_time(sent ->> 'created_at')
+                    when fill_created then at end as created_at,
+               outbox.to_time(sent ->> 'expires_at') as expires_at,
+               sent - array['job_id', 'send_after', case when sent ->> 'locale' is null then 'locale' end,
+                            case when sent ->> 'created_at' is null then 'created_at' end,
+                            case when sent ->> 'expires_at' is null then 'expires_at' end] as job
+        offset 0
+    ) as f;
+    if not (r.fits and r.created_at is not null and r.lane_id is not null
+            and octet_length(r.content) <= r.job_bytes_max - 50) is true then
+        return null;
+    end if;
+    r.job_id := coalesce(r.job_id, outbox.uuid7());
+    insert into outbox.job_key (tenant_id, job_id, id, content_sha256)
+    values (of_tenant, r.job_id, r.id, sha256(convert_to(r.content, 'UTF8')))
+    on conflict (tenant_id, job_id) do nothing;
+    if not found then
+        return null;
+    end if;
+    insert into outbox.job (id, job_id, created_at, expires_at, lane_id, priority, tenant_id, queue, channel,
+        template_code, locale, user_id, event_id, campaign_id, traceparent, resend_of, job)
+    values (r.id, r.job_id, r.created_at, r.expires_at, r.lane_id, coalesce(outbox.to_priority(r.priority), 1), of_tenant,
+        r.channel, r.channel, r.template_code, r.locale, r.user_id, r.event_id, r.campaign_id, traceparent, resend_of, r.job);
+    insert into outbox.entry (id, available_at, expires_at, lane_id, priority)
+    values (r.id, clock_timestamp(), r.expires_at, r.lane_id, coalesce(outbox.to_priority(r.priority), 1));
+    if notify then
+        perform outbox.ring(array[r.lane_id]);
+    end if;
+    return (1, r.job_id, 'pending', 'new', null, null)::outbox.enqueued;
+end
+$$;
+
+-- The long way: any jobs. In a function of its own, because setting up its variables costs a single job
+-- more than its short way does.
+create function outbox.enqueue_any(
+    jobs jsonb[], tenant text, on_conflict text, on_fault text, fill_created boolean, notify boolean, at timestamptz,
+    traceparents text[], resend_of uuid
 ) returns setof outbox.enqueued
-    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    language plpgsql volatile as $$
 #variable_conflict use_variable
 declare
     limits outbox.setting;
-    at timestamptz := clock_timestamp();
     parsed outbox.parsed[];
-    named record;
-    permitted text;
+    names outbox.named[];
+    name outbox.named;
     unhandled text[] := '{}';
     unknown_templates text[] := '{}';
-    some_faults boolean := false;
-    some_lists boolean := false;
-    some_expired boolean := false;
+    some_faults boolean;
+    some_lists boolean;
+    some_expired boolean;
     fresh_ids bigint[];
     lane_ids int[] := '{}';
+    all_lanes boolean := true;
     compared outbox.compared[];
     refused int[];
     results outbox.enqueued[] := '{}';
 begin
     select s.* into limits from outbox.setting as s;
-    perform outbox.check_batch(jobs, tenant, on_conflict, on_fault, limits.batch_jobs_max);
+    if jobs is null or array_ndims(jobs) > 1 or cardinality(jobs) > limits.batch_jobs_max or pg_column_size(jobs) > 8388608
+       or char_length(tenant) not between 1 and 128 or tenant = '*'
+       or (on_conflict in ('raise', 'skip') and on_fault in ('raise', 'skip')) is not true then
+        perform outbox.check_batch(jobs, tenant, on_conflict, on_fault, limits.batch_jobs_max);
+    end if;
     parsed := outbox.read_jobs(jobs, tenant, fill_created, at, limits);
 
-    -- Tenants, handlers and templates: what many jobs name is looked up once.
-    for named in
-        select r.tenant_id, r.channel, r.queue, r.template_code,
-               bool_or(r.faults is null) as good, bool_or(r.faults is not null) as bad,
-               bool_or(r.list_job_ids is not null) as lists, bool_or(r.expires_at <= at) as expired
-        from unnest(parsed) as r
-        group by r.tenant_id, r.channel, r.queue, r.template_code
-    loop
-        some_faults := some_faults or named.bad;
-        some_lists := some_lists or named.lists;
-        some_expired := some_expired or coalesce(named.expired, false);
-        if named.tenant_id is distinct from permitted then
-            if not outbox.may_enqueue(named.tenant_id) then
-                raise exception using errcode = 'OBX03', detail = '[]',
-                    message = format('role %s may not enqueue for tenant %s',
-                                     quote_ident(outbox.caller()), quote_literal(named.tenant_id));
-            end if;
-            permitted := named.tenant_id;
+    select bool_or(r.faults is not null), bool_or(r.list_job_ids is not null), bool_or(r.expires_at <= at)
+    into some_faults, some_lists, some_expired
+    from unnest(parsed) as r;
+    names := array(select (d.tenant_id, d.channel, d.queue, d.template_code, null, null, null, null)::outbox.named
+                   from (select distinct r.tenant_id, r.channel, r.queue, r.template_code from unnest(parsed) as r) as d);
+    foreach name in array names loop
+        name := outbox.look_up(name);
+        -- (A job that names a tenant not its own is at fault already: it fails no neighbour.)
+        if not name.permitted
+           and exists (select from unnest(parsed) as r where r.tenant_id = name.tenant_id and r.faults is null) then
+            raise exception using errcode = 'OBX03', detail = '[]',
+                message = format('role %s may not enqueue for tenant %s',
+                                 quote_ident(outbox.caller()), quote_literal(name.tenant_id));
         end if;
-        continue when not named.good;
-        if not exists (select from outbox.handler as h
-                       where h.kind = case when named.channel is null then 'queue' else 'channel' end
-                         and h.name = coalesce(named.channel, named.queue)) then
-            unhandled := unhandled || coalesce('channel ' || named.channel, 'queue ' || named.queue);
+        if not name.handled and coalesce(name.channel, name.queue) is not null then
+            unhandled := unhandled || coalesce('channel ' || name.channel, 'queue ' || name.queue);
         end if;
-        if limits.template_check and named.template_code is not null
-           and not exists (select from outbox.template as t
-                           where t.tenant_id = named.tenant_id and t.code = named.template_code
-                             and t.deleted_at is null) then
-            unknown_templates := unknown_templates || (named.tenant_id || ' ' || named.template_code);
+        if not name.templated and name.template_code is not null and limits.template_check then
+            unknown_templates := unknown_templates || (name.tenant_id || ' ' || name.template_code);
+        end if;
+        all_lanes := all_lanes and name.lane_id is not null;
+        if not name.lane_id = any(lane_ids) then
+            lane_ids := lane_ids || name.lane_id;
         end if;
     end loop;
 
@@ -415,44 +505,80 @@ begin
         parsed := outbox.expand_lists(parsed);
     end if;
 
-    fresh_ids := outbox.store_keys(parsed);
-    if cardinality(fresh_ids) = cardinality(parsed) and not some_lists and not some_faults then
+    if not all_lanes and cardinality(parsed) > 0 then
         lane_ids := outbox.lanes_of(parsed);
-        perform outbox.store_jobs(parsed, lane_ids, some_expired, at, traceparents, resend_of);
-        return query
-        select r.ord, r.job_id, outbox.accepted_status(r.send_after, r.expires_at, at), 'new', null::uuid[],
-            null::outbox.fault[]
-        from unnest(parsed) as r;
-    else
-        compared := outbox.compare_keys(parsed, at);
-        refused := array(select distinct c.ord from unnest(compared) as c where c.result = 'conflict');
-        results := results || array(
-            select (c.ord, c.job_id, case when c.ord = any(refused) then null else c.status end,
-                    case when c.ord = any(refused) then 'conflict' else c.result end, c.job_ids, null)::outbox.enqueued
-            from unnest(compared) as c where not c.member);
-        if cardinality(refused) > 0 then
-            if on_conflict = 'raise' then
-                perform outbox.raise_conflicts(results);
-            end if;
-            perform outbox.drop_keys(compared, refused);
-        end if;
-        fresh_ids := array(select c.id from unnest(compared) as c
-                           where c.result = 'new' and c.job_ids is null and c.ord <> all(refused));
-        parsed := array(select r from unnest(parsed) as r
-                        where (r.id in (select f.id from unnest(fresh_ids) as f(id))) is true);
-        if cardinality(parsed) > 0 then
-            lane_ids := outbox.lanes_of(parsed);
-            perform outbox.store_jobs(parsed, lane_ids, some_expired, at, traceparents, resend_of);
-        end if;
-        return query select r.* from unnest(results) as r order by r.ord;
     end if;
-    if notify and cardinality(lane_ids) > 0 then
+    if not some_lists then
+        fresh_ids := outbox.store_jobs(parsed, null, lane_ids, some_expired, at, traceparents, resend_of);
+        if cardinality(fresh_ids) = cardinality(parsed) and cardinality(results) = 0 then
+            return query
+            select r.ord, r.job_id, outbox.accepted_status(r.send_after, r.expires_at, at), 'new', null::uuid[],
+                null::outbox.fault[]
+            from unnest(parsed) as r;
+            if notify then
+                perform outbox.ring(lane_ids);
+            end if;
+            return;
+        end if;
+    else
+        perform outbox.store_keys(parsed);
+    end if;
+
+    -- Some were there before: say what is what.
+    compared := outbox.compare_keys(parsed, at);
+    refused := array(select distinct c.ord from unnest(compared) as c where c.result = 'conflict');
+    results := results || array(
+        select (c.ord, c.job_id, case when c.ord = any(refused) then null else c.status end,
+                case when c.ord = any(refused) then 'conflict' else c.result end, c.job_ids, null)::outbox.enqueued
+        from unnest(compared) as c where not c.member);
+    if cardinality(refused) > 0 and on_conflict = 'raise' then
+        perform outbox.raise_conflicts(results);
+    end if;
+    if some_lists then
+        -- A list is stored whole or not at all, so its jobs wait until all its keys are compared.
+        perform outbox.drop_keys(compared, refused);
+        fresh_ids := array(select c.id from unnest(compared) as c where c.result = 'new' and c.ord <> all(refused));
+        fresh_ids := outbox.store_jobs(parsed, fresh_ids, lane_ids, some_expired, at, traceparents, resend_of);
+    end if;
+    return query select r.* from unnest(results) as r order by r.ord;
+    if notify and cardinality(fresh_ids) > 0 then
         perform outbox.ring(lane_ids);
     end if;
 end
 $$;
+create function outbox.enqueue_many_v1(
+    jobs          jsonb[],
+    tenant        text    default 'default',  -- null: each job's own tenant_id, else 'default'
+    on_conflict   text    default 'raise',    -- or 'skip': report it and store the others
+    on_fault      text    default 'raise',    -- or 'skip': report it and store the others
+    fill_created  boolean default false,
+    notify        boolean default false,      -- ring dispatchers at commit
+    traceparents  text[]  default null,
+    resend_of     uuid    default null
+) returns setof outbox.enqueued
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+    -- Lists of one job and of 10,000 have one plan, made once a session: else Postgres plans anew each
+    -- time, and that was two thirds of a single job's cost.
+    set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_variable
+declare
+    at timestamptz := clock_timestamp();
+    result outbox.enqueued;
+begin
+    if cardinality(jobs) = 1 then
+        result := outbox.enqueue_typical(jobs[1], tenant, fill_created, at, notify, traceparents[1], resend_of);
+        if result.job_id is not null then
+            return next result;
+            return;
+        end if;
+    end if;
+    return query
+    select e.* from outbox.enqueue_any(jobs, tenant, on_conflict, on_fault, fill_created, notify, at, traceparents,
+                                       resend_of) as e;
+end
+$$;
 comment on function outbox.enqueue_many_v1 is
-    'Accept jobs in the caller''s transaction: one result each. See docs/contracts.md.';
+    'Accept jobs in the caller''s transaction: one result each, in order. See docs/contracts.md.';
 
 -- The faces for SQL producers. A fault raises; the caller's transaction rolls back as it should.
 create function outbox.enqueue(

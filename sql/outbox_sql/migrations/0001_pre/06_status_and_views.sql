@@ -11,12 +11,16 @@ create function outbox.ended_status(status text) returns text
     language sql immutable parallel safe strict
     return lower(status);
 
+-- (In plpgsql, which keeps its plan: in SQL it was planned anew for each of a list's duplicates.)
 create function outbox.current_status(job bigint) returns text
-    language sql stable
+    language plpgsql stable as $$
+begin
     return coalesce(
         (select outbox.live_status(e.claimed_by, e.available_at, e.waits) from outbox.entry as e where e.id = job),
         (select outbox.ended_status(d.status) from outbox.delivery as d
          where d.id = job and d.terminal and not d.late order by d.series desc limit 1));
+end
+$$;
 
 -- The job as its producer wrote it, with what the server filled in.
 create function outbox.whole_job(job_id uuid, created_at timestamptz, job jsonb) returns jsonb
