@@ -12,7 +12,8 @@ from outbox.store import engine
 from outbox.store.engine import Connection
 from outbox_dispatcher.life import Life
 
-EXPIRE_S = 2.0
+EXPIRE_S = 5.0
+"""What nobody claims (paused, held, backing off) is audited as expired within so long."""
 HOLDS_S = 60.0
 ROLL_UP_S = 30.0
 PARTITIONS_S = 3600.0

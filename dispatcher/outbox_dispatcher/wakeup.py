@@ -56,7 +56,7 @@ class Wakeup:
 
     def _schedule_poll(self) -> None:
         # Jitter, so that a fleet that was started together does not poll together.
-        self._poll_at = monotonic() + self._poll_s * random.uniform(0.75, 1.0)
+        self._poll_at = monotonic() + self._poll_s * random.uniform(0.9, 1.0)
 
     def poll_is_due(self) -> bool:
         """Return whether it is time to ask which lanes have due entries."""
