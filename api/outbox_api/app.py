@@ -11,6 +11,7 @@ from litestar.middleware import DefineMiddleware
 
 from outbox.config import Config
 from outbox_api.gate import Gate
+from outbox_api.hotpath import OutboxApp
 from outbox_api.openapi import openapi
 from outbox_api.operations import operation_of
 from outbox_api.problems import problem_response
@@ -66,7 +67,7 @@ def build_app(config: Config, *, database_url: str) -> Litestar:
         async with runtime.running():
             yield
 
-    return Litestar(
+    app = OutboxApp(
         route_handlers=ROUTES,
         middleware=[DefineMiddleware(Gate, runtime=runtime)],
         exception_handlers={Exception: problem_response},
@@ -77,3 +78,5 @@ def build_app(config: Config, *, database_url: str) -> Litestar:
         request_max_body_size=None,
         debug=False,
     )
+    app.runtime = runtime
+    return app

@@ -58,24 +58,25 @@ class KeyRing:
         self._database = database
         self._admin_sha256 = catalog.hash_of_key(admin_key) if admin_key else None
         self._admin = Principal(name="admin key", tenant=None, scopes=ALL_SCOPES)
-        self._known: dict[bytes, tuple[float, Principal | None]] = {}
-        self._asked: dict[bytes, asyncio.Future[Principal | None]] = {}
+        self._known: dict[str, tuple[float, Principal | None]] = {}
+        self._asked: dict[str, asyncio.Future[Principal | None]] = {}
 
     async def principal(self, token: str) -> Principal | None:
         """Return whose key it is; None: nobody's. Raises StoreUnavailable."""
-        hashed = catalog.hash_of_key(token)
-        if self._admin_sha256 and hmac.compare_digest(hashed, self._admin_sha256):
-            return self._admin
-        known = self._known.get(hashed)
+        known = self._known.get(token)
         if known is not None and known[0] > time.monotonic():
             return known[1]
-        asked = self._asked.get(hashed)
+        hashed = catalog.hash_of_key(token)
+        if self._admin_sha256 and hmac.compare_digest(hashed, self._admin_sha256):
+            self._believe(token, self._admin)
+            return self._admin
+        asked = self._asked.get(token)
         if asked is None:
-            asked = self._asked[hashed] = asyncio.ensure_future(self._ask(hashed))
-            asked.add_done_callback(lambda _: self._asked.pop(hashed, None))
+            asked = self._asked[token] = asyncio.ensure_future(self._ask(token, hashed))
+            asked.add_done_callback(lambda _: self._asked.pop(token, None))
         return await asyncio.shield(asked)
 
-    async def _ask(self, hashed: bytes) -> Principal | None:
+    async def _ask(self, token: str, hashed: bytes) -> Principal | None:
         async with self._database.transaction(EVERY_TENANT) as connection:
             row = await catalog.authenticate(connection, hashed)
         principal = None
@@ -85,10 +86,13 @@ class KeyRing:
                 tenant=None if row.tenant_id == EVERY_TENANT else row.tenant_id,
                 scopes=frozenset(msgspec.convert(row.scopes, list[Scope])),
             )
+        self._believe(token, principal)
+        return principal
+
+    def _believe(self, token: str, principal: Principal | None) -> None:
         if len(self._known) >= KEYS_CACHED_MAX:
             self._known.clear()
-        self._known[hashed] = (time.monotonic() + BELIEVED_S, principal)
-        return principal
+        self._known[token] = (time.monotonic() + BELIEVED_S, principal)
 
     def forget(self) -> None:
         """Ask again from now on: a key was revoked here."""

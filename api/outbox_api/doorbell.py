@@ -13,8 +13,11 @@ import contextlib
 import psycopg
 import structlog
 
-GAP_S = 0.002
-"""Between two rings: what comes meanwhile shares the next one."""
+GAP_S_MIN = 0.002
+GAP_S_MAX = 0.05
+"""Between two rings: what comes meanwhile shares the next one. The gap grows while the ringing
+goes on, as dispatchers that are busy don't sleep, and begins anew after a silence.
+"""
 RECONNECT_S = 1.0
 
 _log = structlog.get_logger("outbox.api.doorbell")
@@ -57,12 +60,18 @@ class Doorbell:
                 await asyncio.sleep(RECONNECT_S)
 
     async def _answer(self, connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+        loop = asyncio.get_running_loop()
+        gap_s = GAP_S_MIN
         while True:
+            silent_since_s = loop.time()
             await self._wanted.wait()
+            if loop.time() - silent_since_s > GAP_S_MAX:
+                gap_s = GAP_S_MIN
             self._wanted.clear()
             try:
                 await connection.execute("select pg_notify('outbox_bell', '')")
             except psycopg.Error:
                 self._wanted.set()
                 raise
-            await asyncio.sleep(GAP_S)
+            await asyncio.sleep(gap_s)
+            gap_s = min(gap_s * 2, GAP_S_MAX)

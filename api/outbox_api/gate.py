@@ -41,7 +41,7 @@ class Gate:
             await send(message)
 
         try:
-            scope["auth"] = await self._admit(scope, operation)
+            scope["auth"] = await admit(self._runtime, scope, operation)
             await self._app(scope, receive, counted)
         except Problem as problem:
             status = problem.status
@@ -51,30 +51,32 @@ class Gate:
                 scope["method"], operation.path, status, time.perf_counter() - started_s
             )
 
-    async def _admit(self, scope: Scope, operation: Operation) -> Principal:
-        if not _is_storable(scope["path"]):
-            raise Problem(404, "There is nothing at this path.")
-        authorization = host = ""
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                authorization = value.decode("latin-1")
-            elif name == b"host":
-                host = value.decode("latin-1")
-        if not self._runtime.config.auth:
-            if not is_loopback_host(host):
-                raise Problem(403, "Without keys, only a loopback name may be the Host.")
-            return ANYBODY
-        if operation.needs == "open":
-            return NOBODY
-        token = token_of(authorization) if authorization else None
-        if token is None:
-            raise unauthorized("Send an API key: Authorization: Bearer obx_…", operation)
-        principal = await self._runtime.keys.principal(token)
-        if principal is None:
-            raise unauthorized("This API key is unknown, expired or revoked.", operation)
-        if not principal.may(operation.needs):
-            raise Problem(403, f"The key lacks the scope {operation.needs}.")
-        return principal
+
+async def admit(runtime: Runtime, scope: Scope, operation: Operation) -> Principal:
+    """Return who is asking. Raises Problem 401 and 403, 404 for a path nobody can have."""
+    if not _is_storable(scope["path"]):
+        raise Problem(404, "There is nothing at this path.")
+    authorization = host = ""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            authorization = value.decode("latin-1")
+        elif name == b"host":
+            host = value.decode("latin-1")
+    if not runtime.config.auth:
+        if not is_loopback_host(host):
+            raise Problem(403, "Without keys, only a loopback name may be the Host.")
+        return ANYBODY
+    if operation.needs == "open":
+        return NOBODY
+    token = token_of(authorization) if authorization else None
+    if token is None:
+        raise unauthorized("Send an API key: Authorization: Bearer obx_…", operation)
+    principal = await runtime.keys.principal(token)
+    if principal is None:
+        raise unauthorized("This API key is unknown, expired or revoked.", operation)
+    if not principal.may(operation.needs):
+        raise Problem(403, f"The key lacks the scope {operation.needs}.")
+    return principal
 
 
 def _is_storable(path: str) -> bool:

@@ -2,11 +2,12 @@
 
     submit ─► line of its tenant ─► a flush takes up to 200 of one tenant ─► one result each
 
-A flush starts as soon as one of a few connections is free, so a lone job waits for nobody, and
-under load the batches grow by themselves. A faulty job never fails its neighbours: faults and
-conflicts are results. Where the statement itself fails, its jobs are tried once more, one by one,
-and each gets its own answer; that is safe because every job has its id before it is sent here.
-Tenants take turns.
+A flush starts at once when none is under way, so a lone job waits for nobody; what arrives
+meanwhile shares the next one, so under load the batches grow by themselves. One flush at a time
+was measured to be the fastest; but where one is slow (a lock that somebody holds), others set out
+beside it. A faulty job never fails its neighbours: faults and conflicts are results. Where the
+statement itself fails, its jobs are tried once more, one by one, and each gets its own answer;
+that is safe because every job has its id before it is sent here. Tenants take turns.
 """
 
 from __future__ import annotations
@@ -25,8 +26,13 @@ from outbox.store.pool import Database, as_unavailable
 
 FLUSH_JOBS_MAX = 200
 FLUSH_BYTES_MAX = 4 * 1024 * 1024
-FLUSHES_MAX = 2
-"""At once. More would make smaller batches, and Postgres' own group commit does the rest."""
+FLUSHES_MAX = 4
+SLOW_S = 0.03
+"""A flush that takes longer no longer keeps another from setting out."""
+LOCK_MS_MAX = 200
+LOCK_ALONE_MS_MAX = 2_000
+"""How long a batch, or one job by itself, waits for a lock."""
+ALONE_AT_ONCE_MAX = 3
 WAITING_MAX = 10_000
 
 
@@ -53,7 +59,9 @@ class Intake:
         self._flushes_max = flushes_max
         self._lines: OrderedDict[str | None, deque[_Posted]] = OrderedDict()
         self._waiting = 0
-        self._flushes: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way: dict[object, float] = {}
+        """Since when each flush runs."""
 
     def submit(
         self, tenant: str | None, text: str, traceparent: str | None, *, fresh: bool
@@ -71,25 +79,53 @@ class Intake:
             line = self._lines[tenant] = deque()
         line.append(posted)
         self._waiting += 1
-        if len(self._flushes) < self._flushes_max:
-            flush = loop.create_task(self._flush_until_empty())
-            self._flushes.add(flush)
-            flush.add_done_callback(self._flushes.discard)
+        if not self._under_way:
+            self._set_out()
         return posted.done
 
     async def close(self) -> None:
         """Wait until what was handed in is stored, or refused."""
-        await asyncio.gather(*self._flushes, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _flush_until_empty(self) -> None:
-        await asyncio.sleep(0)  # whoever arrives in this very turn of the loop comes along
-        while self._lines:
-            tenant, batch = self._take()
-            try:
-                await self._flush(tenant, batch)
-            except BaseException as error:
-                _fail(batch, error)
-                raise
+    def _set_out(self) -> None:
+        """Start a flush, unless one that is not slow will come for what waits."""
+        loop = asyncio.get_running_loop()
+        if (
+            self._lines
+            and len(self._under_way) < self._flushes_max
+            and self._all_slow(loop.time())
+        ):
+            flush = object()
+            self._under_way[flush] = loop.time()
+            task = loop.create_task(self._flush_until_empty(flush))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _all_slow(self, now_s: float) -> bool:
+        return all(now_s - began_s >= SLOW_S for began_s in self._under_way.values())
+
+    async def _flush_until_empty(self, flush: object) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.sleep(0)  # whoever arrives in this very turn of the loop comes along
+            while self._lines:
+                tenant, batch = self._take()
+                self._under_way[flush] = loop.time()
+                help_after = loop.call_later(SLOW_S, self._set_out)
+                try:
+                    await self._flush(tenant, batch)
+                except BaseException as error:
+                    _fail(batch, error)
+                    raise
+                finally:
+                    help_after.cancel()
+                # Others set out while this one was slow: enough of them, if one is not.
+                del self._under_way[flush]
+                if self._under_way and not self._all_slow(loop.time()):
+                    return
+                self._under_way[flush] = loop.time()
+        finally:
+            self._under_way.pop(flush, None)
 
     def _take(self) -> tuple[str | None, list[_Posted]]:
         tenant, line = self._lines.popitem(last=False)
@@ -114,18 +150,21 @@ class Intake:
             self._settle(batch, results)
 
     async def _one_by_one(self, tenant: str | None, batch: list[_Posted]) -> None:
-        for number, posted in enumerate(batch):
-            try:
-                results = await self._store(tenant, [posted])
-            except StoreUnavailable as error:
-                _fail(batch[number:], error)
-                return
-            except psycopg.Error as error:
-                _fail([posted], as_unavailable(error))
-            except NotPermitted as error:
-                _fail([posted], error)
-            else:
-                self._settle([posted], results)
+        """Store each by itself, a few at a time: one that waits for a lock keeps no other."""
+        places = asyncio.Semaphore(ALONE_AT_ONCE_MAX)
+
+        async def alone(posted: _Posted) -> None:
+            async with places:
+                try:
+                    results = await self._store(tenant, [posted])
+                except psycopg.Error as error:
+                    _fail([posted], as_unavailable(error))
+                except (StoreUnavailable, NotPermitted) as error:
+                    _fail([posted], error)
+                else:
+                    self._settle([posted], results)
+
+        await asyncio.gather(*map(alone, batch))
 
     async def _store(self, tenant: str | None, batch: list[_Posted]) -> list[Enqueued]:
         """Store a batch, on another connection where one turns out to be dead."""
@@ -137,7 +176,12 @@ class Intake:
             async with self._database.connection() as connection:
                 try:
                     return await jobs.enqueue(
-                        connection, text, tenant=tenant, skip_bad=True, traceparents=traceparents
+                        connection,
+                        text,
+                        tenant=tenant,
+                        skip_bad=True,
+                        traceparents=traceparents,
+                        lock_ms_max=LOCK_ALONE_MS_MAX if len(batch) == 1 else LOCK_MS_MAX,
                     )
                 except psycopg.OperationalError:
                     if not connection.closed:

@@ -11,12 +11,12 @@ import contextlib
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import TypeAlias, TypeVar, get_type_hints
+from typing import Protocol, TypeAlias, TypeVar, get_type_hints
 
 import msgspec
-from litestar import Request
+from litestar import Litestar, Request
 from litestar.datastructures import State
-from litestar.types import Receive
+from litestar.types import HTTPScope, Receive
 
 from outbox.errors import Fault
 from outbox.jsontext import BadJson, NotJson, escape, read
@@ -40,12 +40,44 @@ _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-async def read_body(request: ApiRequest, bytes_max: int) -> bytes:
+class Incoming(Protocol):
+    """What reading a request needs: Litestar's, or the bare one of the hot path."""
+
+    @property
+    def scope(self) -> HTTPScope:
+        """The ASGI scope."""
+        ...
+
+    @property
+    def receive(self) -> Receive:
+        """Where the body comes from."""
+        ...
+
+    @property
+    def auth(self) -> Principal:
+        """Who is asking."""
+        ...
+
+    @property
+    def app(self) -> Litestar:
+        """The app."""
+        ...
+
+
+def header(request: Incoming, name: bytes) -> str | None:
+    """Return a header by its name in lower case. Of one that is repeated, the first."""
+    for key, value in request.scope["headers"]:
+        if key == name:
+            return value.decode("latin-1")
+    return None
+
+
+async def read_body(request: Incoming, bytes_max: int) -> bytes:
     """Return the body. Raises Problem 413 as early as it can be known, 400 if it is cut off."""
     receive = request.receive
-    declared = request.headers.get("content-length")
+    declared = header(request, b"content-length")
     if declared is not None and declared.isdecimal() and int(declared[:20]) > bytes_max:
-        if int(declared[:20]) <= DRAIN_BYTES_MAX and "expect" not in request.headers:
+        if int(declared[:20]) <= DRAIN_BYTES_MAX and header(request, b"expect") is None:
             await _drain(receive)
         raise _too_large(bytes_max)
     chunks: list[bytes] = []
@@ -86,11 +118,11 @@ def _too_large(bytes_max: int) -> Problem:
     )
 
 
-def is_ndjson(request: ApiRequest) -> bool:
+def is_ndjson(request: Incoming) -> bool:
     """Tell whether the body is a JSON value a line. Raises Problem 415 for what is no JSON."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if (header(request, b"content-encoding") or "identity").lower() != "identity":
         raise Problem(415, "A body must come without a content-encoding.")
-    written = request.headers.get("content-type", "")
+    written = header(request, b"content-type") or ""
     if written == "application/json":
         return False
     media_type, _, parameters = written.partition(";")
@@ -105,7 +137,7 @@ def is_ndjson(request: ApiRequest) -> bool:
     return False
 
 
-def require_json(request: ApiRequest) -> None:
+def require_json(request: Incoming) -> None:
     """Raise Problem 415 unless the body is one JSON value."""
     if is_ndjson(request):
         raise Problem(415, "A body must be application/json.")
@@ -221,9 +253,9 @@ def read_query(request: ApiRequest, kind: type[T]) -> T:
     return _build(kind, values)
 
 
-def idempotency_key(request: ApiRequest) -> str | None:
+def idempotency_key(request: Incoming) -> str | None:
     """Return the header `Idempotency-Key`. Raises Problem 400 when it cannot be one."""
-    key = request.headers.get("idempotency-key")
+    key = header(request, b"idempotency-key")
     if key is None:
         return None
     # Servers hand headers on as latin-1; a key is text.

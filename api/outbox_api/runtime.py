@@ -15,7 +15,7 @@ from outbox_api.doorbell import Doorbell
 from outbox_api.gauges import Gauges
 from outbox_api.intake import Intake
 from outbox_api.metrics import HttpMetrics
-from outbox_api.requests import ApiRequest
+from outbox_api.requests import Incoming
 from outbox_api.waiting import Waiting
 
 
@@ -69,6 +69,6 @@ class Renderer:
             await self._pool.__aexit__(None, None, None)
 
 
-def runtime_of(request: ApiRequest) -> Runtime:
+def runtime_of(request: Incoming) -> Runtime:
     """Return the app's runtime."""
     return cast(Runtime, request.app.state.runtime)

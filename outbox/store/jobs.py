@@ -234,6 +234,7 @@ async def enqueue(
     skip_bad: bool,
     traceparents: Sequence[str | None] | None = None,
     resend_of: UUID | None = None,
+    lock_ms_max: int = 2_000,
 ) -> list[Enqueued]:
     """Accept a JSON list of jobs: a result each, in order.
 
@@ -252,6 +253,7 @@ async def enqueue(
                 "on_fault": mode,
                 "traceparents": list(traceparents) if traceparents is not None else None,
                 "resend_of": resend_of,
+                "lock_ms": str(lock_ms_max),
             },
         )
     except psycopg.Error as error:

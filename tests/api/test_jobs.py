@@ -67,6 +67,27 @@ async def test_a_faulty_job_never_fails_those_that_share_its_commit(open_api: Ap
     assert open_api.count("job") == 32
 
 
+async def test_a_job_that_waits_for_a_lock_keeps_no_other_waiting(open_api: Api) -> None:
+    held = job(job_id=str(uuid4()))
+    with psycopg.connect(open_api.database.admin_url) as rival:
+        rival.execute(
+            "insert into outbox.job_key (tenant_id, job_id, id, content_sha256)"
+            " values ('default', %s, 1, 'x')",
+            (held["job_id"],),
+        )
+        waiting = asyncio.create_task(open_api.client.post("/api/v1/jobs", json=held))
+        others = await asyncio.gather(
+            *(open_api.client.post("/api/v1/jobs", json=job()) for _ in range(20))
+        )
+        assert [answer.status_code for answer in others] == [202] * 20
+        assert not waiting.done()
+        answer = await waiting
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+        rival.rollback()
+    assert (await open_api.client.post("/api/v1/jobs", json=held)).status_code == 202
+
+
 async def test_an_idempotency_key_makes_the_id_that_the_field_makes(open_api: Api) -> None:
     headers = {"idempotency-key": "order-42"}
     first = await open_api.client.post("/api/v1/jobs", json=job(), headers=headers)

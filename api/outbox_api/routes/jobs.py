@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, cast
 from uuid import UUID
 
 import msgspec
@@ -18,10 +18,12 @@ from outbox_api.auth import Principal
 from outbox_api.backpressure import require_room
 from outbox_api.batches import Batch, gather
 from outbox_api.identity import needs_id, new_id, tenant_of, with_id
-from outbox_api.operations import PREFIX, Answer, Body, operation
+from outbox_api.operations import PREFIX, Answer, Body, Operation, operation, operation_of
 from outbox_api.problems import Problem, invalid
 from outbox_api.requests import (
     ApiRequest,
+    Incoming,
+    header,
     idempotency_key,
     is_ndjson,
     parse,
@@ -72,9 +74,9 @@ class BatchQuery(msgspec.Struct, frozen=True, kw_only=True):
     atomic: bool = True
 
 
-def traceparent_of(request: ApiRequest) -> str | None:
+def traceparent_of(request: Incoming) -> str | None:
     """Return the W3C trace context that came along, if it is one."""
-    given = request.headers.get("traceparent")
+    given = header(request, b"traceparent")
     return given if given is not None and _TRACEPARENT.fullmatch(given) else None
 
 
@@ -101,6 +103,11 @@ _ACCEPTED = {"job_id": samples.JOB_ID, "status": "pending", "duplicate": False}
 )
 async def post_job(request: ApiRequest) -> ASGIResponse:
     """Store one job; the answer comes after the commit."""
+    return await take_job(request)
+
+
+async def take_job(request: Incoming) -> ASGIResponse:
+    """Store one job, as the hot path calls it too (outbox_api.hotpath)."""
     runtime = runtime_of(request)
     require_json(request)
     key = idempotency_key(request)
@@ -123,7 +130,7 @@ async def post_job(request: ApiRequest) -> ASGIResponse:
 
 
 async def _answer_one(
-    request: ApiRequest, runtime: Runtime, stored: Enqueued, tenant: str
+    request: Incoming, runtime: Runtime, stored: Enqueued, tenant: str
 ) -> ASGIResponse:
     if stored.result == "invalid":
         raise refusal(stored)
@@ -135,7 +142,7 @@ async def _answer_one(
     status: str = stored.status
     code = 202 if stored.result == "new" else 200
     headers = {"location": location}
-    prefer = request.headers.get("prefer")
+    prefer = header(request, b"prefer")
     wait_s = wait_s_of(prefer) if prefer is not None else None
     if wait_s is not None and stored.job_ids is None:
         status = await runtime.waiting.until_ended(
@@ -316,3 +323,4 @@ def _item(index: int, stored: Enqueued, ours: list[Fault] | None) -> BatchItem:
 
 
 ROUTES = [post_job, post_batch]
+POST_JOB = cast(Operation, operation_of(post_job))
