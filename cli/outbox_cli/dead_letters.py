@@ -20,6 +20,7 @@ from outbox_cli.shown import as_object, print_fields, print_json, print_table
 
 app = group()
 
+REASONS = ("exhausted", "permanent", "invalid", "manual")
 NUMBER_MAX = 2**63 - 1
 
 
@@ -40,6 +41,8 @@ def ls(
     json: Json = False,
 ) -> None:
     """List dead letters, newest first."""
+    if reason is not None and reason not in REASONS:
+        raise typer.BadParameter(f"no reason is called {reason!r}: {', '.join(REASONS)}")
     wanted = store.DeadLetterFilter(
         tenant_id=tenant,
         queue=queue,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from uuid import UUID
 
 import msgspec
 import typer
 
 from outbox.errors import NotPermitted
-from outbox.message import uuid7
+from outbox.message import JobStatus, uuid7
 from outbox.store import jobs as store
 from outbox.store.pool import EVERY_TENANT, Connection, Database
 from outbox_cli.database import actor, in_database, in_transaction, ring
@@ -21,6 +21,7 @@ from outbox_cli.shown import as_object, print_fields, print_json, print_table
 
 PAGE = 500
 LIMIT_MAX = 100_000
+STATUSES = get_args(JobStatus)
 SETTLED = frozenset({"cancelled", "processing", "retried", "promoted", "resent"})
 
 app = group()
@@ -51,6 +52,8 @@ def ls(
     json: Json = False,
 ) -> None:
     """List jobs, newest first."""
+    if status is not None and status not in STATUSES:
+        raise typer.BadParameter(f"no status is called {status!r}: {', '.join(STATUSES)}")
     wanted = store.JobFilter(
         tenant_id=tenant,
         status=status,

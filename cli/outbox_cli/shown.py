@@ -30,6 +30,9 @@ STYLES: Mapping[str, str] = {
 }
 
 
+_encoder = msgspec.json.Encoder(enc_hook=str, decimal_format="number")
+
+
 def console() -> Console:
     """Return the console for stdout."""
     from rich.console import Console
@@ -41,7 +44,7 @@ def console() -> Console:
 
 def print_json(value: object) -> None:
     """Print one JSON document and a line feed. Times are RFC 3339 in UTC, with `Z`."""
-    sys.stdout.write(msgspec.json.encode(value, enc_hook=str).decode() + "\n")
+    sys.stdout.write(_encoder.encode(value).decode() + "\n")
 
 
 def as_object(

@@ -82,6 +82,7 @@ class Shell:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
+                bufsize=0,  # a line that Python had read ahead would be waited for in vain
                 start_new_session=True,
             )
         running = Running(process, log)

@@ -19,6 +19,8 @@ from tests.cli.shell import Shell, free_port, gone, until
 
 JOBS = 300
 
+pytestmark = pytest.mark.timeout(240)  # many processes, on a machine that may be busy
+
 
 @pytest.fixture
 def service(shell: Shell) -> Shell:
@@ -53,8 +55,8 @@ def inbox_job() -> dict[str, object]:
 def post(api: httpx.Client, count: int = JOBS) -> list[str]:
     """Hand in jobs; once this has returned they are acknowledged."""
     jobs = [inbox_job() for _ in range(count)]
-    answer = api.post("/jobs/batch", json=jobs)
-    assert answer.status_code == 202, answer.text
+    # A database that is slow to let the first in is a 503, and may be asked again.
+    until(lambda: api.post("/jobs/batch", json=jobs).status_code == 202)
     return [str(job["job_id"]) for job in jobs]
 
 
@@ -93,28 +95,29 @@ def test_one_line_says_ready_and_a_sigterm_ends_it_all_with_0(
     assert not (service.folder / "data" / "postgres" / "data" / "postmaster.pid").exists()
 
 
-def test_a_killed_dispatcher_is_started_again_and_nothing_is_lost_or_doubled(
+def test_killed_children_are_started_again_and_nothing_is_lost_or_doubled(
     service: Shell, api: httpx.Client
 ) -> None:
-    serving = service.start("serve")
+    key = "an-admin-key-of-ours"
+    settings = {"OUTBOX_API_WORKERS": "2", "OUTBOX_AUTH": "on", "OUTBOX_ADMIN_KEY": key}
+    serving = service.start("serve", "--processes", "2", env=settings)
     serving.ready()
-    first = serving.children()["dispatcher-1"]
+    assert "outbox keys create" not in serving.log.read_text()
+    first = serving.children()
+    assert set(first) == {"api-1", "api-2", "dispatcher-1", "dispatcher-2"}
+    assert api.get("/jobs").status_code == 401
+    api.headers["Authorization"] = f"Bearer {key}"
     job_ids = post(api)
-    os.kill(first, signal.SIGKILL)
+    os.kill(first["dispatcher-1"], signal.SIGKILL)
     job_ids += post(api)
+    os.kill(first["api-1"], signal.SIGKILL)
+    os.kill(first["dispatcher-2"], signal.SIGKILL)
+    until(lambda: len(serving.events("ready again")) == 3)
+    died = serving.events("a process died; starting it again")
+    assert {line["name"] for line in died} == {"api-1", "dispatcher-1", "dispatcher-2"}
+    assert {line["how"] for line in died} == {"SIGKILL"}
+    job_ids += post(api, 3)
     until_sent(service, job_ids)
-    (died,) = serving.events("a process died; starting it again")
-    assert (died["name"], died["how"]) == ("dispatcher-1", "SIGKILL")
-    assert serving.children()["dispatcher-1"] != first
-    assert serving.stop() == 0
-
-
-def test_a_killed_api_is_started_again_on_the_same_port(service: Shell, api: httpx.Client) -> None:
-    serving = service.start("serve")
-    serving.ready()
-    os.kill(serving.children()["api-1"], signal.SIGKILL)
-    until(lambda: serving.events("ready again"))
-    until_sent(service, post(api, 3))
     assert serving.stop() == 0
 
 
@@ -166,7 +169,7 @@ def test_a_taken_port_is_refused_before_anything_is_started(service: Shell) -> N
     assert not (service.folder / "data").exists()
 
 
-def test_the_first_start_says_how_to_make_a_key_and_the_admin_key_works(service: Shell) -> None:
+def test_the_first_start_says_how_to_make_a_key_which_then_works(service: Shell) -> None:
     serving = service.start("serve", env={"OUTBOX_AUTH": "on"})
     url = serving.ready()
     assert "outbox keys create" in serving.log.read_text()
@@ -182,16 +185,6 @@ def test_the_first_start_says_how_to_make_a_key_and_the_admin_key_works(service:
     done = service.run(*send, "--key", made, stdin=lines)
     assert (done.code, done.json["new"]) == (0, 3), done.err
     assert serving.stop() == 0
-
-    key = "an-admin-key-of-ours"
-    with_key = service.start("serve", env={"OUTBOX_AUTH": "on", "OUTBOX_ADMIN_KEY": key})
-    url = with_key.ready()
-    assert "outbox keys create" not in with_key.log.read_text()
-    listed = httpx.get(
-        f"{url}/api/v1/jobs", headers={"Authorization": f"Bearer {key}"}, trust_env=False
-    )
-    assert len(listed.json()["items"]) == 3
-    assert with_key.stop() == 0
 
 
 def test_dispatchers_have_health_and_figures_on_ports_of_their_own(
@@ -227,13 +220,3 @@ def _answers(url: str) -> bool:
 
 def _ready(api: httpx.Client) -> bool:
     return _answers(str(api.base_url).removesuffix("/api/v1/") + "/health/ready")
-
-
-def test_several_api_processes_and_dispatchers_share_the_work(
-    service: Shell, api: httpx.Client
-) -> None:
-    serving = service.start("serve", "--processes", "2", env={"OUTBOX_API_WORKERS": "2"})
-    serving.ready()
-    assert set(serving.children()) == {"api-1", "api-2", "dispatcher-1", "dispatcher-2"}
-    until_sent(service, post(api, 100))
-    assert serving.stop() == 0

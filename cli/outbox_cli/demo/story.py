@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 POLL_S = 0.1
 REQUEST_S_MAX = 30.0
+PATIENCE_S = 20.0
 
 
 @dataclass
@@ -276,10 +277,20 @@ class Story:
     # -- HTTP --------------------------------------------------------------------------------
 
     async def _post(self, path: str, body: Json, kind: type[T]) -> T:
-        return _read(await self._http.post(path, json=body), kind)
+        return _read(await self._ask("POST", path, body), kind)
 
     async def _get(self, path: str, kind: type[T]) -> T:
-        return _read(await self._http.get(path), kind)
+        return _read(await self._ask("GET", path), kind)
+
+    async def _ask(self, method: str, path: str, body: Json | None = None) -> httpx.Response:
+        """Ask until somebody can answer, as a producer should: the key makes that harmless."""
+        headers = {"Idempotency-Key": str(uuid7())} if body is not None else {}
+        deadline = monotonic() + PATIENCE_S
+        while True:
+            answer = await self._http.request(method, path, json=body, headers=headers)
+            if answer.status_code not in (429, 503) or monotonic() > deadline:
+                return answer
+            await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
 
 
 def _read(answer: httpx.Response, kind: type[T]) -> T:
