@@ -93,7 +93,7 @@ def _jobs(count: int) -> list[tuple[UUID, str]]:
 def _store(connection: Connection, order: Insert) -> Store:
     match order.by:
         case "python" if order.batch == 1:
-            return lambda jobs: outbox.enqueue(connection, jobs[0][1])
+            return _in_transaction(connection)
         case "python":
             return lambda jobs: outbox.enqueue_many(connection, [text for _, text in jobs])
         case "sql" if order.batch == 1:
@@ -114,6 +114,14 @@ def _lane(connection: Connection) -> int:
     ).fetchone()
     assert row is not None
     return int(str(row[0]))
+
+
+def _in_transaction(connection: Connection) -> Store:
+    def store(jobs: Sequence[tuple[UUID, str]]) -> object:
+        with connection.transaction():
+            return outbox.enqueue(connection, jobs[0][1])
+
+    return store
 
 
 def _bare(connection: Connection, lane: int) -> Store:

@@ -34,7 +34,7 @@ def test_enqueue_compares_doors_with_bare_inserts(postgres_server: Server) -> No
         seconds=0.2, rounds=1, batch=20, singles=2, batches=1, url=postgres_server.admin_url
     )
     figures = enqueue.measure(options, said)
-    names = ("single_per_s", "bare_single_per_s", "batch_jobs_per_s", "bare_batch_jobs_per_s")
+    names = ("ratio_to_bare", "statement_ratio_to_bare", "batch_ratio_to_bare")
     assert min(numbers(figures, *names)) > 0
 
 
