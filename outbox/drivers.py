@@ -12,18 +12,25 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from outbox_sql import query
 
-Parameters: TypeAlias = Mapping[str, str | bool]
-"""Of queries/producer_enqueue.sql."""
-Runner: TypeAlias = Callable[[Any, Parameters], Any]
-"""Runs the statement and returns its one text; a coroutine function on an async connection."""
+
+@dataclass(frozen=True)
+class Statement:
+    """One of outbox_sql's queries, by name, with its parameters; it returns one text."""
+
+    name: str
+    parameters: Mapping[str, str | bool]
 
 
-@functools.lru_cache(maxsize=64)
-def runner_of(kind: type) -> tuple[Runner, bool]:
+Runner: TypeAlias = Callable[[Any, Statement], Any]
+"""Runs a statement and returns its text; a coroutine function on an async connection."""
+
+
+def _find_runner(kind: type) -> tuple[Runner, bool]:
     """Return what runs the statement on a connection of that kind, and whether it is async.
 
     Raises TypeError for what is no connection.
@@ -36,6 +43,9 @@ def runner_of(kind: type) -> tuple[Runner, bool]:
         "enqueue needs a connection of psycopg, SQLAlchemy or asyncpg, or a session,"
         f" not {kind.__module__}.{kind.__qualname__}"
     )
+
+
+runner_of: Callable[[type], tuple[Runner, bool]] = functools.lru_cache(maxsize=64)(_find_runner)
 
 
 def told_by(error: BaseException | None) -> tuple[str | None, str, str | None]:
@@ -56,77 +66,78 @@ def hide_parameters(error: Exception) -> None:
         error.hide_parameters = True
 
 
-def _psycopg_parameters(connection: Any, parameters: Parameters) -> Parameters:
+def _psycopg_parameters(connection: Any, statement: Statement) -> Mapping[str, str | bool]:
     if connection.pgconn.parameter_status(b"client_encoding") == b"UTF8":
-        return parameters
-    jobs = str(parameters["jobs"])
+        return statement.parameters
+    jobs = str(statement.parameters["jobs"])
     escaped = re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], jobs)
-    return {**parameters, "jobs": escaped}
+    return {**statement.parameters, "jobs": escaped}
 
 
-def _psycopg(connection: Any, parameters: Parameters) -> str:
+def _psycopg(connection: Any, statement: Statement) -> str:
     psycopg = sys.modules["psycopg"]
     # A plain cursor, whatever cursor and row factories the caller has set.
     with psycopg.Cursor(connection, row_factory=psycopg.rows.tuple_row) as cursor:
-        cursor.execute(query("producer_enqueue"), _psycopg_parameters(connection, parameters))
+        cursor.execute(query(statement.name), _psycopg_parameters(connection, statement))
         return _text(cursor.fetchone()[0])
 
 
-async def _psycopg_async(connection: Any, parameters: Parameters) -> str:
+async def _psycopg_async(connection: Any, statement: Statement) -> str:
     psycopg = sys.modules["psycopg"]
     async with psycopg.AsyncCursor(connection, row_factory=psycopg.rows.tuple_row) as cursor:
-        await cursor.execute(
-            query("producer_enqueue"), _psycopg_parameters(connection, parameters)
-        )
+        await cursor.execute(query(statement.name), _psycopg_parameters(connection, statement))
         return _text((await cursor.fetchone())[0])
 
 
-def _psycopg_cursor(cursor: Any, parameters: Parameters) -> str:
-    return _psycopg(cursor.connection, parameters)
+def _psycopg_cursor(cursor: Any, statement: Statement) -> str:
+    return _psycopg(cursor.connection, statement)
 
 
-async def _psycopg_async_cursor(cursor: Any, parameters: Parameters) -> str:
-    return await _psycopg_async(cursor.connection, parameters)
+async def _psycopg_async_cursor(cursor: Any, statement: Statement) -> str:
+    return await _psycopg_async(cursor.connection, statement)
 
 
 @functools.cache
-def _sqlalchemy_statement() -> Any:
+def _sqlalchemy_text(name: str) -> Any:
     sqlalchemy = sys.modules["sqlalchemy"]
-    return sqlalchemy.text(re.sub(r"%\((\w+)\)s", r":\1", query("producer_enqueue")))
+    return sqlalchemy.text(re.sub(r"%\((\w+)\)s", r":\1", query(name)))
 
 
-def _sqlalchemy(connection: Any, parameters: Parameters) -> str:
-    return _text(connection.execute(_sqlalchemy_statement(), parameters).scalar_one())
+def _sqlalchemy(connection: Any, statement: Statement) -> str:
+    return _text(
+        connection.execute(_sqlalchemy_text(statement.name), statement.parameters).scalar_one()
+    )
 
 
-async def _sqlalchemy_async(connection: Any, parameters: Parameters) -> str:
-    result = await connection.execute(_sqlalchemy_statement(), parameters)
+async def _sqlalchemy_async(connection: Any, statement: Statement) -> str:
+    result = await connection.execute(_sqlalchemy_text(statement.name), statement.parameters)
     return _text(result.scalar_one())
 
 
 # By way of the session's connection: a session's own `execute` would have to pick an engine.
-def _sqlalchemy_session(session: Any, parameters: Parameters) -> str:
-    return _sqlalchemy(session.connection(), parameters)
+def _sqlalchemy_session(session: Any, statement: Statement) -> str:
+    return _sqlalchemy(session.connection(), statement)
 
 
-async def _sqlalchemy_async_session(session: Any, parameters: Parameters) -> str:
-    return await _sqlalchemy_async(await session.connection(), parameters)
+async def _sqlalchemy_async_session(session: Any, statement: Statement) -> str:
+    return await _sqlalchemy_async(await session.connection(), statement)
 
 
 @functools.cache
-def _asyncpg_statement() -> tuple[str, tuple[str, ...]]:
+def _asyncpg_text(name: str) -> tuple[str, tuple[str, ...]]:
     names: list[str] = []
 
     def numbered(match: re.Match[str]) -> str:
         names.append(match[1])
         return f"${len(names)}"
 
-    return re.sub(r"%\((\w+)\)s", numbered, query("producer_enqueue")), tuple(names)
+    return re.sub(r"%\((\w+)\)s", numbered, query(name)), tuple(names)
 
 
-async def _asyncpg(connection: Any, parameters: Parameters) -> str:
-    statement, names = _asyncpg_statement()
-    return _text(await connection.fetchval(statement, *(parameters[name] for name in names)))
+async def _asyncpg(connection: Any, statement: Statement) -> str:
+    text, names = _asyncpg_text(statement.name)
+    values = (statement.parameters[name] for name in names)
+    return _text(await connection.fetchval(text, *values))
 
 
 def _text(value: str | bytes) -> str:

@@ -30,7 +30,7 @@ from uuid import UUID
 import msgspec
 
 from outbox import jsontext
-from outbox.drivers import Parameters, Runner, hide_parameters, runner_of, told_by
+from outbox.drivers import Runner, Statement, hide_parameters, runner_of, told_by
 from outbox.errors import Fault, InvalidJob, JobConflict, NotPermitted, OutboxError
 from outbox.message import Job
 
@@ -215,7 +215,7 @@ def enqueue_many(
 
 
 class _Call(msgspec.Struct, frozen=True):
-    parameters: Parameters
+    statement: Statement
     alone: bool
     is_empty: bool
 
@@ -240,13 +240,14 @@ def _prepare(
     if sum(map(len, texts)) > BATCH_BYTES_MAX:
         raise InvalidJob([Fault("", "a batch has at most 32 MiB")])
     parameters: dict[str, str | bool] = {
-        "jobs": f"[{b','.join(texts).decode()}]",
+        "jobs": texts[0].decode() if alone else f"[{b','.join(texts).decode()}]",
         "tenant": tenant,
         "on_conflict": on_conflict,
         "fill_created": any(isinstance(job, Job) and job.created_at is None for job in jobs),
         "notify": notify,
     }
-    return _Call(parameters, alone, is_empty=not texts)
+    name = "producer_enqueue_one" if alone else "producer_enqueue"
+    return _Call(Statement(name, parameters), alone, is_empty=not texts)
 
 
 def _job_text(job: JobInput, tenant: str) -> bytes:
@@ -286,11 +287,13 @@ def _placed(faults: Iterable[Fault], index: int | None) -> list[Fault]:
     return [Fault(f"/{index}{fault.pointer}", fault.message) for fault in faults]
 
 
-_Answer: TypeAlias = list[tuple[UUID, str | None, str, list[UUID] | None]]
-_answer_decoder = msgspec.json.Decoder(_Answer)
+_Answer: TypeAlias = tuple[UUID, str | None, str, list[UUID] | None]
+_one_decoder = msgspec.json.Decoder(_Answer)
+_all_decoder = msgspec.json.Decoder(list[_Answer])
 
 
-def _results(answer: str) -> list[EnqueueResult]:
+def _results(answer: str, call: _Call) -> list[EnqueueResult]:
+    rows = [_one_decoder.decode(answer)] if call.alone else _all_decoder.decode(answer)
     return [
         EnqueueResult(
             job_id=job_id,
@@ -299,7 +302,7 @@ def _results(answer: str) -> list[EnqueueResult]:
             conflict=result == "conflict",
             job_ids=tuple(job_ids or ()),
         )
-        for job_id, status, result, job_ids in _answer_decoder.decode(answer)
+        for job_id, status, result, job_ids in rows
     ]
 
 
@@ -337,13 +340,13 @@ def _run(connection: Any, call: _Call, pick: Callable[[list[EnqueueResult]], Any
     if call.is_empty:
         return pick([])
     try:
-        answer = runner(connection, call.parameters)
+        answer = runner(connection, call.statement)
     except Exception as error:
         refusal = _refusal(error, call)
         if refusal is None:
             raise
         raise refusal from None
-    return pick(_results(answer))
+    return pick(_results(answer, call))
 
 
 async def _run_async(
@@ -352,10 +355,10 @@ async def _run_async(
     if call.is_empty:
         return pick([])
     try:
-        answer = await runner(connection, call.parameters)
+        answer = await runner(connection, call.statement)
     except Exception as error:
         refusal = _refusal(error, call)
         if refusal is None:
             raise
         raise refusal from None
-    return pick(_results(answer))
+    return pick(_results(answer, call))

@@ -109,6 +109,7 @@ def test_a_producer_may_call_the_doors_and_no_other_function(doors: Database) ->
         "enqueue",
         "enqueue_many",
         "enqueue_many_v1",
+        "enqueue_v1",
         "idempotent_job_id",
         "uuid7",
     ]

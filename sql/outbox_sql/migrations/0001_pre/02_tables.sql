@@ -3,7 +3,7 @@
 -- What the database itself enforces; one row, written by `outbox migrate` from the settings.
 create table outbox.setting (
     only_row          boolean     primary key default true check (only_row),
-    job_bytes_max     int         not null default 262144,
+    job_bytes_max     int         not null default 262144 check (job_bytes_max >= 4096),
     batch_jobs_max    int         not null default 10000,
     retention_s       int         not null default 7776000,
     timeout_s_max     int         not null default 50,
@@ -129,6 +129,7 @@ create table outbox.job (
 create index job_user on outbox.job (tenant_id, user_id, id) where user_id is not null;
 create index job_event on outbox.job (event_id) where event_id is not null;
 create index job_campaign on outbox.job (campaign_id) where campaign_id is not null;
+create index job_list on outbox.job (list_job_id) where list_job_id is not null;
 
 -- A live job's place in line. Narrow and hot: a claim must stay a HOT update, so no index names
 -- a column that a claim changes, and pages keep room for the second version of each row.

@@ -58,7 +58,7 @@ revoke all on all functions in schema outbox from public;
 alter default privileges for role outbox_owner revoke execute on functions from public;
 grant usage on schema outbox to outbox_producer, outbox_api, outbox_dispatcher, outbox_auditor;
 
-grant execute on function outbox.enqueue, outbox.enqueue_many, outbox.enqueue_many_v1, outbox.uuid7,
+grant execute on function outbox.enqueue, outbox.enqueue_many, outbox.enqueue_v1, outbox.enqueue_many_v1, outbox.uuid7,
     outbox.idempotent_job_id to outbox_producer, outbox_api, outbox_dispatcher;
 
 grant select on outbox.notification, outbox.notification_delivery, outbox.notification_history,
