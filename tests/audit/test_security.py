@@ -24,7 +24,14 @@ AUDITOR_CALLS = {
     *("address_hash", "id_of", "id_time", "id_floor", "from_priority", "live_status"),
     *("ended_status", "accepted_status"),
 }
-PRODUCER_CALLS = {"enqueue", "enqueue_many", "enqueue_v1", "enqueue_many_v1", "uuid7", "idempotent_job_id"}
+PRODUCER_CALLS = {
+    "enqueue",
+    "enqueue_many",
+    "enqueue_v1",
+    "enqueue_many_v1",
+    "uuid7",
+    "idempotent_job_id",
+}
 
 NOT_BY_TENANT = {
     "setting": "the same for all",

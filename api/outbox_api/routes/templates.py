@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated
-from uuid import UUID
 
 import msgspec
 from litestar.params import FromPath
@@ -13,13 +12,10 @@ from msgspec import Meta
 
 from outbox.errors import ConfigError, Fault
 from outbox.render import (
-    RenderFailure,
-    RenderRequest,
     TemplateSource,
-    join_context,
     normalise_locale,
 )
-from outbox.store import catalog, jobs
+from outbox.store import catalog
 from outbox.store.catalog import (
     KeepContent,
     TemplateKey,
@@ -29,7 +25,6 @@ from outbox.store.catalog import (
 )
 from outbox_api import samples
 from outbox_api.answers import (
-    JsonObject,
     Page,
     answer,
     left_out,
@@ -42,7 +37,7 @@ from outbox_api.operations import PREFIX, Answer, Body, operation
 from outbox_api.paging import Limit
 from outbox_api.problems import invalid, not_found, unavailable
 from outbox_api.requests import ApiRequest, read_query, read_struct
-from outbox_api.routes.job_views import cursor_number, locate_job
+from outbox_api.routes.job_views import cursor_number
 from outbox_api.runtime import Runtime, runtime_of
 from outbox_api.schemas import CHANNELS
 from outbox_api.tenancy import TenantId, TenantQuery, one_tenant
@@ -106,35 +101,6 @@ class TemplatesQuery(msgspec.Struct, frozen=True, kw_only=True):
     cursor: Annotated[str, Meta(max_length=1_024)] | None = None
 
 
-class PreviewBody(msgspec.Struct, frozen=True, kw_only=True):
-    """What to render with: given data, or those of a recorded job; parts to try unsaved."""
-
-    data: JsonObject = msgspec.field(default_factory=left_out)
-    user: JsonObject = msgspec.field(default_factory=left_out)
-    meta: JsonObject = msgspec.field(default_factory=left_out)
-    job_id: UUID | None = None
-    subject: Annotated[str, Meta(max_length=4_096)] | None = None
-    text: Annotated[str, Meta(max_length=PART_CHARS_MAX)] | None = None
-    html: Annotated[str, Meta(max_length=PART_CHARS_MAX)] | None = None
-
-
-class PreviewFault(msgspec.Struct, frozen=True, kw_only=True):
-    """Why it cannot be rendered."""
-
-    code: str
-    message: str
-
-
-class PreviewView(msgspec.Struct, frozen=True, kw_only=True):
-    """A rendering, or why there is none; and the variables that the data lack."""
-
-    subject: str | None
-    text: str | None
-    html: str | None
-    missing: tuple[str, ...]
-    error: PreviewFault | None
-
-
 _BODY = {
     "subject": "Добро пожаловать, {{ first_name }}!",
     "text": "Здравствуйте, {{ first_name }}. Вход: {{ login_url }}",
@@ -153,10 +119,10 @@ _VIEW = _BODY | {
     "deleted_at": None,
 }
 _SUMMARY = {k: v for k, v in _VIEW.items() if k not in ("text", "html", "schema", "deleted_at")}
-_PATH = {"code": "welcome_email", "channel": "email", "locale": "ru"}
+TEMPLATE_EXAMPLE = {"code": "welcome_email", "channel": "email", "locale": "ru"}
 
 
-def _key(
+def template_key(
     request: ApiRequest, code: str, channel: str, locale: str, tenant_id: str | None
 ) -> TemplateKey:
     """Return which template the path names. Raises Problem 422."""
@@ -191,13 +157,13 @@ def _key(
         200: Answer(TemplateView, "A new version; or the same one, for the same content.", _VIEW),
     },
     problems=(400, 413, 415, 422),
-    path_examples=_PATH,
+    path_examples=TEMPLATE_EXAMPLE,
 )
 async def put_template(
     request: ApiRequest, code: FromPath[str], channel: FromPath[str], locale: FromPath[str]
 ) -> ASGIResponse:
     """Check a template's syntax and its schema, and make a version of it."""
-    key = _key(request, code, channel, locale, read_query(request, TenantQuery).tenant_id)
+    key = template_key(request, code, channel, locale, read_query(request, TenantQuery).tenant_id)
     body = await read_struct(request, TemplateBody)
     if body.text is None and body.html is None:
         raise invalid([Fault("", "must have a text or an html")])
@@ -250,14 +216,14 @@ async def _check(runtime: Runtime, body: TemplateBody) -> None:
     query=VersionQuery,
     answers={200: Answer(TemplateView, "The newest version, or the one asked for.", _VIEW)},
     problems=(400, 404, 422),
-    path_examples=_PATH,
+    path_examples=TEMPLATE_EXAMPLE,
 )
 async def show_template(
     request: ApiRequest, code: FromPath[str], channel: FromPath[str], locale: FromPath[str]
 ) -> ASGIResponse:
     """Show a template. A deleted one is shown only by its version."""
     query = read_query(request, VersionQuery)
-    key = _key(request, code, channel, locale, query.tenant_id)
+    key = template_key(request, code, channel, locale, query.tenant_id)
     async with runtime_of(request).database.transaction(
         request.auth.sees, read_only=True
     ) as connection:
@@ -276,13 +242,13 @@ async def show_template(
     query=TenantQuery,
     answers={204: Answer(None, "Out of use; its versions are kept, as jobs were made with them.")},
     problems=(404, 422),
-    path_examples=_PATH,
+    path_examples=TEMPLATE_EXAMPLE,
 )
 async def delete_template(
     request: ApiRequest, code: FromPath[str], channel: FromPath[str], locale: FromPath[str]
 ) -> ASGIResponse:
     """Delete a template. A later PUT goes on with the next version."""
-    key = _key(request, code, channel, locale, read_query(request, TenantQuery).tenant_id)
+    key = template_key(request, code, channel, locale, read_query(request, TenantQuery).tenant_id)
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
         if not await catalog.delete_template(connection, key):
             raise not_found("template")
@@ -302,14 +268,14 @@ async def delete_template(
         )
     },
     problems=(400, 404, 422),
-    path_examples=_PATH,
+    path_examples=TEMPLATE_EXAMPLE,
 )
 async def list_versions(
     request: ApiRequest, code: FromPath[str], channel: FromPath[str], locale: FromPath[str]
 ) -> ASGIResponse:
     """List every version, deleted ones too."""
     query = read_query(request, VersionsQuery)
-    key = _key(request, code, channel, locale, query.tenant_id)
+    key = template_key(request, code, channel, locale, query.tenant_id)
     before = cursor_number(query.cursor)
     if before is not None:
         before = min(before, 2_147_483_647)
@@ -324,107 +290,6 @@ async def list_versions(
     shown = rows[: query.limit]
     more = write_cursor(shown[-1].version) if len(rows) > query.limit else None
     return answer(Page(items=[_view(row) for row in shown], next_cursor=more))
-
-
-@operation(
-    "POST",
-    PATH + "/preview",
-    summary="Render a template",
-    tag="templates",
-    needs="jobs:read",
-    query=VersionQuery,
-    body=Body(
-        kind=PreviewBody,
-        examples={
-            "given": {"data": {"first_name": "Нуржан"}},
-            "recorded": {"job_id": samples.JOB_ID},
-        },
-    ),
-    answers={
-        200: Answer(
-            PreviewView,
-            "The rendering, and what the data lack.",
-            {
-                "subject": "Добро пожаловать, Нуржан!",
-                "text": None,
-                "html": None,
-                "missing": ["login_url"],
-                "error": {"code": "template.variable", "message": "login_url is not in the data"},
-            },
-        )
-    },
-    problems=(400, 404, 409, 413, 415, 422),
-    path_examples=_PATH,
-)
-async def preview_template(
-    request: ApiRequest, code: FromPath[str], channel: FromPath[str], locale: FromPath[str]
-) -> ASGIResponse:
-    """Render the stored parts, or parts to try, with given or recorded data."""
-    query = read_query(request, VersionQuery)
-    key = _key(request, code, channel, locale, query.tenant_id)
-    body = await read_struct(request, PreviewBody)
-    runtime = runtime_of(request)
-    async with runtime.database.transaction(request.auth.sees, read_only=True) as connection:
-        row = await catalog.get_template(connection, key, version=query.version)
-        recorded = None
-        if body.job_id is not None:
-            found = await locate_job(connection, request, body.job_id, query.tenant_id)
-            recorded = await jobs.show(connection, found.id)
-    tried = TemplateSource(subject=body.subject, text=body.text, html=body.html)
-    if tried == TemplateSource():
-        if row is None or (query.version is None and row.deleted_at is not None):
-            raise not_found("template")
-        tried = TemplateSource(
-            subject=row.subject, text=row.body_text, html=row.body_html, version=row.version
-        )
-    context = _context(body, recorded.job if recorded is not None else None)
-    rendering = RenderRequest(
-        source=tried,
-        context_json=context,
-        locale=key.locale,
-        schema_json=row.schema.encode() if row is not None and row.schema is not None else None,
-    )
-    try:
-        preview = await (await runtime.renderer.pool()).preview(rendering)
-    except ConfigError as error:
-        raise unavailable("Templates cannot be rendered here.") from error
-    if isinstance(preview.result, RenderFailure):
-        fault = PreviewFault(code=preview.result.code, message=preview.result.message)
-        view = PreviewView(
-            subject=None, text=None, html=None, missing=preview.missing, error=fault
-        )
-    else:
-        view = PreviewView(
-            subject=preview.result.subject,
-            text=preview.result.text,
-            html=preview.result.html,
-            missing=preview.missing,
-            error=None,
-        )
-    return answer(view)
-
-
-def _context(body: PreviewBody, recorded: str | None) -> bytes:
-    """Return what the template gets to know. Raises Problem 422 for members that are no object."""
-    given = {
-        name: bytes(value)
-        for name, value in (("data", body.data), ("user", body.user), ("meta", body.meta))
-    }
-    faults = [
-        Fault(f"/{name}", "must be an object")
-        for name, text in given.items()
-        if text and not text.lstrip().startswith(b"{")
-    ]
-    if faults:
-        raise invalid(faults)
-    job = b"{}"
-    if recorded is not None:
-        members = msgspec.json.decode(recorded, type=dict[str, msgspec.Raw])
-        job = recorded.encode()
-        for name in ("data", "meta"):
-            given[name] = given[name] or bytes(members.get(name, b""))
-    texts = {name: text or b"{}" for name, text in given.items()}
-    return join_context(texts["data"], user=texts["user"], meta=texts["meta"], job=job)
 
 
 @operation(
@@ -488,6 +353,5 @@ ROUTES = [
     show_template,
     delete_template,
     list_versions,
-    preview_template,
     list_templates,
 ]
