@@ -73,5 +73,7 @@ async def test_a_batch_tells_the_faults_of_its_jobs_by_index(doors: Database) ->
         assert api.count("job_key") == before
     status, pointers = told(answer)
     assert status == 422
-    wanted = {f"/{n}{p}" for n, case in enumerate(small) for p in case.http_pointers or ()}
+    wanted = frozenset(
+        f"/{n}{p}" for n, case in enumerate(small) for p in case.http_pointers or ()
+    )
     assert pointers == wanted
