@@ -1071,7 +1071,7 @@ begin
     content := job::text;
     -- The content has no job_id: `"job_id": "…", ` takes 50 bytes.
     if octet_length(content) + (case when sent ->> 'job_id' is null then 0 else 50 end) > limits.job_bytes_max then
-        p.faults := array[('', format('is longer than %s bytes', limits.job_bytes_max))::outbox.fault];
+        p.faults := array[('', format('is more than %s bytes long', limits.job_bytes_max))::outbox.fault];
         return p;
     end if;
     meta := job -> 'meta';
