@@ -858,6 +858,21 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.make_lanes() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    insert into outbox.lane (tenant_id, queue, paused_at, paused_by)
+    select t.tenant_id, h.name, q.paused_at, q.paused_by
+    from outbox.tenant as t
+    cross join outbox.handler as h
+    left join outbox.queue_pause as q on q.queue = h.name
+    on conflict (tenant_id, queue, scope) do nothing;
+    return null;
+end
+$$;
+
 CREATE FUNCTION outbox.make_partitions(days_ahead integer DEFAULT 14) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2751,6 +2766,10 @@ ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_6_pkey;
 
 ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_7_pkey;
 
+CREATE TRIGGER make_lanes AFTER INSERT ON outbox.handler FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_lanes();
+
+CREATE TRIGGER make_lanes AFTER INSERT ON outbox.tenant FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_lanes();
+
 ALTER TABLE outbox.api_key ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.dead_letter ENABLE ROW LEVEL SECURITY;
@@ -3038,6 +3057,9 @@ GRANT ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timesta
 
 REVOKE ALL ON FUNCTION outbox.look_up(named outbox.named) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.look_up(named outbox.named) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.make_lanes() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.make_lanes() TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.make_partitions(days_ahead integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.make_partitions(days_ahead integer) TO outbox_dispatcher;

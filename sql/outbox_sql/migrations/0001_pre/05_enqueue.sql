@@ -647,3 +647,20 @@ begin
 end
 $$;
 comment on function outbox.enqueue_many is 'Accept many NotificationJobs in this transaction: a result each, in order.';
+
+-- Lanes are made with their tenant or handler: the first producer to use one would otherwise make
+-- every other wait for its commit.
+create function outbox.make_lanes() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    insert into outbox.lane (tenant_id, queue, paused_at, paused_by)
+    select t.tenant_id, h.name, q.paused_at, q.paused_by
+    from outbox.tenant as t
+    cross join outbox.handler as h
+    left join outbox.queue_pause as q on q.queue = h.name
+    on conflict (tenant_id, queue, scope) do nothing;
+    return null;
+end
+$$;
+create trigger make_lanes after insert on outbox.tenant for each statement execute function outbox.make_lanes();
+create trigger make_lanes after insert on outbox.handler for each statement execute function outbox.make_lanes();
