@@ -23,7 +23,7 @@ from outbox_dispatcher.settings import DispatcherSettings
 from tests.postgres import Database
 
 QUEUE = "work"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 Deliver: TypeAlias = Callable[[Message], Awaitable[Outcome]]
 
