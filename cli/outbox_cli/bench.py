@@ -7,6 +7,7 @@ What the figures mean is told in bench/README.md.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Annotated
@@ -18,6 +19,13 @@ from outbox_cli.groups import Json, group
 from outbox_cli.shown import print_fields, print_json
 
 app = group()
+
+
+@app.callback()
+def bench() -> None:
+    """Leave no server behind when somebody ends us: a SIGTERM unwinds like a Ctrl-C."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
 
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds; the medians are shown.")]
 Url = Annotated[
