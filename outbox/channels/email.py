@@ -13,6 +13,7 @@ from typing import Self
 
 from outbox.channels.addresses import AddressRefused, Mailbox, parse_mailbox
 from outbox.channels.captured import sent_by
+from outbox.channels.guard import guard_of
 from outbox.channels.headers import HeaderRefused, check_headers
 from outbox.channels.log import LogChannel
 from outbox.channels.mime import (
@@ -26,7 +27,7 @@ from outbox.channels.mime import (
 from outbox.channels.providers import chosen_provider, own_deadline_s
 from outbox.channels.sink import SinkChannel
 from outbox.channels.smtp import Envelope, SmtpProvider, pool_size_of
-from outbox.channels.smtp_session import parse_smtp_url
+from outbox.channels.smtp_session import smtp_server
 from outbox.errors import ConfigError
 from outbox.message import Message
 from outbox.outcome import Misconfigured, Outcome, Rejected
@@ -35,9 +36,10 @@ from outbox.outcome import Misconfigured, Outcome, Rejected
 class EmailChannel:
     """Providers: `smtp` (the default where `SMTP_URL` is set), `log`, `sink`.
 
-    Settings: `SMTP_URL`, `SMTP_POOL_SIZE`, `MAIL_FROM` (`Name <address>` or `address`). Raises
-    ConfigError for one that is malformed; one that is missing holds the lane instead, so that
-    mail waits until an operator has set it.
+    Settings: `SMTP_URL`, `SMTP_POOL_SIZE`, `MAIL_FROM` (`Name <address>` or `address`); a
+    tenant's own provider has `SMTP_USERNAME` and `SMTP_PASSWORD` beside a URL without them.
+    Raises ConfigError for one that is malformed; one that is missing holds the lane instead, so
+    that mail waits until an operator has set it.
     """
 
     def __init__(self, settings: Mapping[str, str]) -> None:
@@ -50,8 +52,9 @@ class EmailChannel:
         elif provider == "sink":
             self._capture = SinkChannel("email")
         elif settings.get("SMTP_URL"):
-            server = parse_smtp_url(settings["SMTP_URL"])
-            self._smtp = SmtpProvider(server, pool_size=pool_size_of(settings))
+            self._smtp = SmtpProvider(
+                smtp_server(settings), pool_size=pool_size_of(settings), guard=guard_of(settings)
+            )
         if settings.get("MAIL_FROM"):
             try:
                 self._sender = parse_sender(settings["MAIL_FROM"])

@@ -19,7 +19,7 @@ import asyncio
 import re
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import (
     IPv4Address,
@@ -33,7 +33,7 @@ from typing import NewType, TypeAlias
 import msgspec
 from yarl import URL
 
-from outbox.channels.guard_allow import AllowList
+from outbox.channels.guard_allow import AllowList, parse_allow
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Lookup: TypeAlias = Callable[[str], Awaitable[Sequence[str]]]
@@ -124,6 +124,16 @@ class _Known(msgspec.Struct, frozen=True):
     addresses: tuple[Address, ...]
 
 
+def guard_of(settings: Mapping[str, str]) -> Guard | None:
+    """Return the guard that a tenant's own provider passes; None for the operator's own.
+
+    Raises ConfigError.
+    """
+    if settings.get("GUARDED") != "on":
+        return None
+    return Guard(parse_allow(settings.get("WEBHOOK_ALLOW", "")))
+
+
 def is_public(address: Address) -> bool:
     """Tell whether an address belongs to the public internet, and to a single host there."""
     if isinstance(address, IPv4Address):
@@ -190,6 +200,21 @@ class Guard:
         """
         addresses = await self._addresses(host.rstrip(".").lower())
         self._admit(host, port, addresses)
+        return addresses
+
+    async def resolve_for(
+        self, host: str, port: int, *, ports: frozenset[int]
+    ) -> tuple[Address, ...]:
+        """Return the same for a protocol that is not HTTP and has `ports` of its own.
+
+        Another port must be opened by the operator, with its host.
+        """
+        addresses = await self.resolve(host, port)
+        opened = self._allow.opens_host(host, port) or all(
+            self._allow.opens_address(address, port) for address in addresses
+        )
+        if port not in ports and not opened:
+            raise Blocked(f"the port {port} is not one for this")
         return addresses
 
     def close(self) -> None:

@@ -2,16 +2,69 @@
 
 `MODE=sandbox` means `sink` for every channel, whatever else is set. Else `<CHANNEL>_PROVIDER`
 names one. Both `log` and `sink` exist for every channel, also for those with no handler yet.
+
+A tenant's own provider is the same handler, made with settings of its own: `provider_settings`
+writes them down from its row. What a kind of provider can be told is in `PROVIDER_KINDS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from uuid import UUID
+
+import msgspec
 
 from outbox.errors import ConfigError
 
 CAPTURING = frozenset({"log", "sink"})
 """Providers that send nothing: `log` prints, `sink` keeps."""
+
+GUARDED = "GUARDED"
+"""Set to `on` in the settings of a tenant's own provider: its hosts come from outside, so nothing
+is connected to that `outbox.channels.guard` does not let pass (docs/tenants.md)."""
+
+SHARED_SETTINGS = ("MODE", "TIMEOUT_S", "WEBHOOK_ALLOW")
+"""What of the operator's settings a tenant's provider gets to know. No credentials."""
+
+
+class ProviderKind(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider of one kind can be told, by the settings' names in lower case.
+
+    `config` is shown again, `credentials` are encrypted and never shown.
+    """
+
+    config: tuple[str, ...]
+    credentials: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+
+
+PROVIDER_KINDS: Mapping[str, Mapping[str, ProviderKind]] = {
+    "email": {
+        "smtp": ProviderKind(
+            config=("smtp_url", "mail_from", "smtp_pool_size"),
+            credentials=("smtp_username", "smtp_password"),
+            required=("smtp_url", "mail_from"),
+        ),
+    },
+}
+"""By channel and kind. A channel's own settings are all that has to be named here."""
+
+
+class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider of a tenant: a row of `outbox.provider`, its credentials decrypted."""
+
+    provider_id: UUID
+    tenant_id: str
+    channel: str
+    kind: str
+    name: str
+    config: Mapping[str, str] = {}
+    credentials: Mapping[str, str] = {}
+    wants_receipts: bool = False
+
+    def __repr__(self) -> str:
+        return f"ProviderSpec({self.tenant_id}, {self.channel}, {self.kind}, {self.name})"
+
 
 _MARGIN_S_MAX = 0.5
 _MARGIN_SHARE = 0.05
@@ -36,6 +89,19 @@ def chosen_provider(
         return name
     choices = ", ".join(sorted({*known, *CAPTURING}))
     raise ConfigError(f"OUTBOX_{_setting(channel)} is {name!r}; {channel} has {choices}")
+
+
+def provider_settings(spec: ProviderSpec, base: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings that make a channel's handler this tenant's own provider.
+
+    `base` are the process's settings, of which `SHARED_SETTINGS` alone go over.
+    """
+    settings = {name: base[name] for name in SHARED_SETTINGS if name in base}
+    for told in (spec.config, spec.credentials):
+        settings.update((name.upper(), value) for name, value in told.items())
+    settings[_setting(spec.channel)] = spec.kind
+    settings[GUARDED] = "on"
+    return settings
 
 
 def own_deadline_s(timeout_s: float) -> float:

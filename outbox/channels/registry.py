@@ -46,6 +46,17 @@ def load_handlers(settings: Mapping[str, str]) -> dict[str, Handler]:
     return handlers
 
 
+def make_handler(channel: str, settings: Mapping[str, str]) -> Handler:
+    """Return one more handler of a channel, made with settings of its own (a tenant's provider).
+
+    Not yet entered. Raises ConfigError, which names no value.
+    """
+    entry = _entries(CHANNELS_GROUP).get(channel)
+    if entry is None:
+        raise ConfigError(f"No handler for {channel} is installed")
+    return _make(entry, settings)
+
+
 def load_queue_handlers(settings: Mapping[str, str]) -> dict[str, Handler]:
     """Return a handler for each queue that carries a `payload`, by the queue's name.
 

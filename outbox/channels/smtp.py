@@ -18,6 +18,7 @@ import aiosmtplib
 import msgspec
 
 from outbox.channels.addresses import Mailbox
+from outbox.channels.guard import Guard
 from outbox.channels.smtp_errors import (
     Row,
     Stage,
@@ -61,9 +62,15 @@ class SmtpProvider:
     """Mail through one server. Enter it in the loop that uses it."""
 
     def __init__(
-        self, server: SmtpServer, *, pool_size: int, idle_s_max: float = IDLE_S_MAX
+        self,
+        server: SmtpServer,
+        *,
+        pool_size: int,
+        idle_s_max: float = IDLE_S_MAX,
+        guard: Guard | None = None,
     ) -> None:
         self._server = server
+        self._guard = guard
         self._pool_size = pool_size
         self._idle_s_max = idle_s_max
         self._pool: SmtpPool | None = None
@@ -71,7 +78,9 @@ class SmtpProvider:
 
     async def open(self) -> None:
         """Make the pool; no connection is opened yet."""
-        self._pool = SmtpPool(self._server, size=self._pool_size, idle_s_max=self._idle_s_max)
+        self._pool = SmtpPool(
+            self._server, size=self._pool_size, idle_s_max=self._idle_s_max, guard=self._guard
+        )
         await self._pool.open()
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import aiosmtplib
 
+from outbox.channels.guard import Guard
 from outbox.channels.smtp_session import (
     Progress,
     SmtpServer,
@@ -34,8 +35,16 @@ class Lease(NamedTuple):
 class SmtpPool:
     """Sessions with one server, for the loop that uses them."""
 
-    def __init__(self, server: SmtpServer, *, size: int, idle_s_max: float = IDLE_S_MAX) -> None:
+    def __init__(
+        self,
+        server: SmtpServer,
+        *,
+        size: int,
+        idle_s_max: float = IDLE_S_MAX,
+        guard: Guard | None = None,
+    ) -> None:
         self._server = server
+        self._guard = guard
         self._idle_s_max = idle_s_max
         self._slots = asyncio.Semaphore(size)
         self._idle: list[tuple[aiosmtplib.SMTP, float]] = []
@@ -57,7 +66,8 @@ class SmtpPool:
                 client = self._newest_idle()
                 if client is not None:
                     return Lease(client, reused=True)
-            return Lease(await open_session(self._server, self._contexts, progress), reused=False)
+            client = await open_session(self._server, self._contexts, progress, guard=self._guard)
+            return Lease(client, reused=False)
         except BaseException:
             self._slots.release()
             raise
@@ -87,6 +97,8 @@ class SmtpPool:
             self._reaper.cancel()
             self._reaper = None
         self.drop_idle()
+        if self._guard is not None:
+            self._guard.close()
 
     def _newest_idle(self) -> aiosmtplib.SMTP | None:
         # The newest first: under a falling load the oldest ones get their rest and are closed.

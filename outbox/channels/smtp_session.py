@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import os
 import re
 import socket
 import ssl
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Literal, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -12,12 +16,15 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import aiosmtplib
 import msgspec
 
+from outbox.channels.guard import Blocked, Guard, LookupFailed, NameNotFound
 from outbox.channels.smtp_errors import Stage
 from outbox.errors import ConfigError
 
 TlsMode: TypeAlias = Literal["implicit", "required", "opportunistic", "off"]
 
 DEFAULT_PORTS = {"smtp": 25, "smtps": 465}
+GUARDED_PORTS = frozenset({25, 465, 587, 2525})
+"""Where a tenant's mail server may listen, unless the operator opened its host."""
 _HOSTNAME = re.compile(r"[A-Za-z0-9.-]{1,253}\Z")
 
 
@@ -97,6 +104,26 @@ def parse_smtp_url(url: str) -> SmtpServer:
     return msgspec.structs.replace(server, tls=mode or default)
 
 
+def smtp_server(settings: Mapping[str, str]) -> SmtpServer:
+    """Return the server of `SMTP_URL`, with `SMTP_USERNAME` and `SMTP_PASSWORD` where they are.
+
+    Raises ConfigError.
+    """
+    url = settings["SMTP_URL"]
+    server = parse_smtp_url(url)
+    username, password = settings.get("SMTP_USERNAME"), settings.get("SMTP_PASSWORD")
+    if (username is None) != (password is None):
+        raise ConfigError("OUTBOX_SMTP_URL has a user without a password, or the other way")
+    if username is None:
+        return server
+    if server.username is not None:
+        raise ConfigError("OUTBOX_SMTP_URL has a login in it, and there is another beside it")
+    tls = server.tls
+    if tls == "opportunistic" and not server.is_local and not _starttls(urlsplit(url).query):
+        tls = "required"
+    return msgspec.structs.replace(server, username=username, password=password, tls=tls)
+
+
 def _starttls(query: str) -> TlsMode | None:
     mode: TlsMode | None = None
     for name, value in parse_qsl(query, keep_blank_values=True):
@@ -113,7 +140,16 @@ def _starttls(query: str) -> TlsMode | None:
 
 
 def tls_contexts() -> dict[TlsMode, ssl.SSLContext]:
-    """Return a context for each mode that has one. Reads the system's certificates: slow."""
+    """Return a context for each mode that has one. Reads the system's certificates: slow.
+
+    They are not changed afterwards, so a thousand tenants' pools share them.
+    """
+    return _tls_contexts(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@functools.lru_cache(maxsize=4)
+def _tls_contexts(file: str | None, folder: str | None) -> dict[TlsMode, ssl.SSLContext]:
+    # OpenSSL reads the two variables by itself.
     verifying = ssl.create_default_context()
     trusting = ssl.create_default_context()
     # Against somebody who only listens; a server that must be the right one is `required`.
@@ -123,16 +159,23 @@ def tls_contexts() -> dict[TlsMode, ssl.SSLContext]:
 
 
 async def open_session(
-    server: SmtpServer, contexts: dict[TlsMode, ssl.SSLContext], progress: Progress
+    server: SmtpServer,
+    contexts: dict[TlsMode, ssl.SSLContext],
+    progress: Progress,
+    *,
+    guard: Guard | None = None,
 ) -> aiosmtplib.SMTP:
     """Return a session that is ready for MAIL; `progress` tells where it broke off.
 
-    Raises aiosmtplib's errors, OSError, SessionRefused. The caller bounds the time.
+    With a `guard`, to an address that it let pass. Raises aiosmtplib's errors, OSError,
+    SessionRefused. The caller bounds the time.
     """
     progress.stage = "connect"
+    sock = None if guard is None else await _guarded_socket(guard, server)
     client = aiosmtplib.SMTP(
         hostname=server.host,
-        port=server.port,
+        port=server.port if sock is None else None,
+        sock=sock,
         local_hostname=_our_name(),
         use_tls=server.tls == "implicit",
         start_tls=False,
@@ -152,6 +195,34 @@ async def open_session(
         client.close()
         raise
     return client
+
+
+async def _guarded_socket(guard: Guard, server: SmtpServer) -> socket.socket:
+    """Return a connection to an address that the guard checked, and no other."""
+    try:
+        addresses = await guard.resolve_for(server.host, server.port, ports=GUARDED_PORTS)
+    except Blocked as error:
+        reason = f"The mail server may not be reached: {error}"
+        raise SessionRefused("connect", "smtp.blocked", reason) from None
+    except (NameNotFound, LookupFailed) as error:
+        raise socket.gaierror(socket.EAI_NONAME, str(error)) from error
+    loop = asyncio.get_running_loop()
+    failed: OSError = ConnectionRefusedError()
+    for address in addresses:
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, (str(address), server.port))
+        except OSError as error:
+            sock.close()
+            failed = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failed
 
 
 async def _greet(client: aiosmtplib.SMTP) -> None:
