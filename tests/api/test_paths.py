@@ -1,0 +1,68 @@
+"""Paths and methods: what is not there, HEAD, OPTIONS."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from tests.api.conftest import Api
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/v1/nothing", 404),
+        ("GET", "/api/v1/jobs/%00", 404),
+        ("GET", "/api/v1/recipients/a%00b", 404),
+        ("PATCH", "/api/v1/jobs", 405),
+        ("PUT", "/api/v1/queues/email/pause", 405),
+        ("GET", "/api/v1/dead-letters/99999999999999999999", 404),
+        ("GET", "/api/v1/dead-letters/x", 404),
+        ("GET", "/sink/99999999999999999999999", 404),
+        ("GET", "/api/v1/recipients/" + "x" * 129, 422),
+    ],
+)
+async def test_what_is_not_there_is_a_problem_document(
+    open_api: Api, method: str, path: str, status: int
+) -> None:
+    answer = await open_api.client.request(method, path)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == status
+    if status == 405:
+        assert answer.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/health/live", "/health/ready", "/metrics", "/schema", "/", "/api/v1/jobs"]
+)
+async def test_a_head_is_answered_like_a_get_without_its_body(open_api: Api, path: str) -> None:
+    shown = await open_api.client.get(path)
+    asked = await open_api.client.head(path)
+    assert (asked.status_code, asked.content) == (200, b"")
+    assert asked.headers["content-type"] == shown.headers["content-type"]
+
+
+async def test_a_head_of_what_is_not_there_says_so(open_api: Api) -> None:
+    assert (await open_api.client.head(f"/api/v1/jobs/{uuid4()}")).status_code == 404
+    refused = await open_api.client.head("/api/v1/jobs/batch")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "OPTIONS, POST")
+
+
+@pytest.mark.parametrize(
+    ("path", "takes"),
+    [
+        ("/api/v1/jobs", "GET, HEAD, OPTIONS, POST"),
+        ("/api/v1/jobs/batch", "OPTIONS, POST"),
+        ("/api/v1/rules/6a9f7f26-4c0c-4a91-9f3d-b159c2dcb001", "DELETE, GET, HEAD, OPTIONS, PUT"),
+        ("/health/live", "GET, HEAD, OPTIONS"),
+    ],
+)
+async def test_options_and_a_405_name_every_method_of_a_path(
+    open_api: Api, path: str, takes: str
+) -> None:
+    asked = await open_api.client.options(path)
+    assert (asked.status_code, asked.headers["allow"]) == (204, takes)
+    refused = await open_api.client.patch(path)
+    assert (refused.status_code, refused.headers["allow"]) == (405, takes)

@@ -1,0 +1,107 @@
+"""Queues: figures, health, pause, backpressure, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tests.api.conftest import Api, job
+from tests.api.stage import behind, post
+
+
+async def test_figures_of_a_queue_are_those_of_the_contract(open_api: Api) -> None:
+    await post(open_api)
+    await post(open_api, send_after="2027-01-01T00:00:00Z")
+    for path in ("/api/v1/queues/email/stats", "/monitoring/queues/email/stats"):
+        stats = (await open_api.client.get(path)).json()
+        assert set(stats) == {
+            "queue", "waiting", "active", "delayed", "completed", "failed", "expired", "paused",
+            "held", "processing_time_ms", "processing_time_p95_ms", "throughput_per_min",
+            "error_rate", "oldest_waiting_s", "type", "total_completed", "total_failed",
+        }  # fmt: skip
+        assert (stats["waiting"], stats["delayed"], stats["type"]) == (1, 1, "postgres")
+    assert (await open_api.client.get("/api/v1/queues/nix/stats")).status_code == 404
+    listed = (await open_api.client.get("/api/v1/queues")).json()["items"]
+    assert {"email", "webhook", "inbox"} <= {queue["queue"] for queue in listed}
+
+
+async def test_health_says_that_nobody_works(open_api: Api) -> None:
+    health = (await open_api.client.get("/monitoring/queues/health")).json()
+    assert health["email"]["status"] == "healthy"
+    assert health["email"]["concerns"] == []
+
+
+async def health_of_email(api: Api, *, waiting: int) -> Any:
+    """Return the health once it knows of so many jobs: figures may be a moment old."""
+    async with asyncio.timeout(10):
+        while True:
+            health = (await api.client.get("/monitoring/queues/health")).json()
+            if health["email"]["metrics"]["waiting"] == waiting:
+                return health
+
+
+async def test_waiting_work_without_a_dispatcher_is_a_concern(open_api: Api) -> None:
+    await post(open_api)
+    health = await health_of_email(open_api, waiting=1)
+    assert health["email"]["status"] == "degraded"
+    assert health["email"]["concerns"] == ["No dispatcher"]
+    assert health["email"]["metrics"]["waiting"] == 1
+
+
+async def test_a_pause_holds_until_it_is_resumed(open_api: Api) -> None:
+    job_id = await post(open_api)
+    paused = await open_api.client.post("/api/v1/queues/email/pause")
+    assert paused.status_code == 200
+    assert paused.json()["effective"] is True
+    assert (await open_api.client.get("/api/v1/queues/email/stats")).json()["paused"] is True
+    explained = (await open_api.client.get(f"/api/v1/jobs/{job_id}/explain")).json()
+    assert explained["waiting_for"] == "lane paused"
+    await open_api.client.post("/api/v1/queues/email/resume")
+    assert (await open_api.client.get("/api/v1/queues/email/stats")).json()["paused"] is False
+    assert open_api.rows("select action from outbox.operator_action order by action_id") == [
+        ("pause",), ("resume",),
+    ]  # fmt: skip
+
+
+async def test_a_pause_answers_once_every_live_dispatcher_has_seen_it(open_api: Api) -> None:
+    behind(
+        open_api,
+        "insert into outbox.dispatcher (epoch, name, version, pid, seen_version)"
+        " values (7, 'd', '0', 1, 1)",
+    )
+    pausing = asyncio.create_task(open_api.client.post("/api/v1/lanes/default/email/pause"))
+    while not open_api.rows("select 1 from outbox.lane where paused_at is not null"):
+        await asyncio.sleep(0)
+    assert not pausing.done()
+    behind(open_api, "update outbox.dispatcher set seen_version = 1000")
+    assert (await pausing).json()["effective"] is True
+
+
+async def test_a_queue_deeper_than_its_limit_is_a_429_with_the_way_out(
+    api: Api,
+) -> None:
+    from tests.api.conftest import running_api
+
+    async with running_api(api.database.url, auth=False, queue_depth_max=2) as client:
+        await client.post("/api/v1/jobs/batch", json=[job(), job()])
+        await health_of_email(Api(client, api.database), waiting=2)
+        answer = await client.post("/api/v1/jobs", json=job())
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.headers["ratelimit-limit"] == "2"
+        assert answer.headers["ratelimit-remaining"] == "0"
+        other = await client.post("/api/v1/jobs", json=job(queue="bulk"))
+        assert other.status_code == 202
+
+
+async def test_metrics_have_the_stores_figures_and_no_ids(open_api: Api) -> None:
+    job_id = await post(open_api)
+    await open_api.client.get(f"/api/v1/jobs/{job_id}")
+    await health_of_email(open_api, waiting=1)
+    text = (await open_api.client.get("/metrics")).text
+    assert 'outbox_queue_size{queue="email",state="waiting"} 1.0' in text
+    assert (
+        'outbox_http_requests_total{method="POST",route="/api/v1/jobs",status="202"} 1.0' in text
+    )
+    assert "outbox_dispatchers 0.0" in text
+    assert job_id not in text
