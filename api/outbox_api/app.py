@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import AsyncIterator
 
 from litestar import Litestar
@@ -58,11 +59,13 @@ ROUTES = [
 def build_app(config: Config, *, database_url: str) -> Litestar:
     """Return the app. `database_url` is a login that is no superuser; it may be down."""
     runtime = Runtime(config, database_url)
-    operations = [operation_of(handler) for handler in ROUTES]
+    operations = [found for found in map(operation_of, ROUTES) if found is not None]
     runtime.openapi_json = openapi(
-        [found for found in operations if found is not None and not found.is_page],
-        with_keys=config.auth,
+        [found for found in operations if not found.is_page], with_keys=config.auth
     )
+    methods: dict[str, set[str]] = defaultdict(set)
+    for found in operations:
+        methods[found.path].add(found.method)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -71,7 +74,7 @@ def build_app(config: Config, *, database_url: str) -> Litestar:
 
     app = OutboxApp(
         route_handlers=ROUTES,
-        middleware=[DefineMiddleware(Gate, runtime=runtime)],
+        middleware=[DefineMiddleware(Gate, runtime=runtime, methods=methods)],
         exception_handlers={Exception: problem_response},
         lifespan=[lifespan],
         state=State({"runtime": runtime}),

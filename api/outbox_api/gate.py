@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Mapping
 
 from litestar.enums import ScopeType
+from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from outbox_api.auth import ANYBODY, NOBODY, Principal, is_loopback_host, token_of
 from outbox_api.operations import Operation, operation_of
-from outbox_api.problems import Problem
+from outbox_api.problems import Problem, allow
 from outbox_api.runtime import Runtime
 
-PREFLIGHT = Operation(
+OPTIONS = Operation(
     method="GET", path="(options)", name="options", summary="", tag="", needs="open"
 )
-"""What Litestar answers to OPTIONS by itself."""
+"""What a path takes; answered here, for any path."""
 
 
 class Gate:
     """ASGI middleware inside Litestar, so that the route is known and problems are answered."""
 
-    def __init__(self, app: ASGIApp, runtime: Runtime) -> None:
+    def __init__(
+        self, app: ASGIApp, runtime: Runtime, methods: Mapping[str, Collection[str]]
+    ) -> None:
+        """`methods`: what each path takes, by its template (Litestar tells the first alone)."""
         self._app = app
         self._runtime = runtime
+        self._methods = methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or raise Problem 401 or 403."""
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        operation = operation_of(scope["route_handler"]) or PREFLIGHT
+        operation = operation_of(scope["route_handler"]) or OPTIONS
         started_s = time.perf_counter()
         status = 500
 
@@ -42,7 +48,12 @@ class Gate:
 
         try:
             scope["auth"] = await admit(self._runtime, scope, operation)
-            await self._app(scope, receive, counted)
+            if operation is OPTIONS:
+                takes = allow(self._methods.get(scope["path_template"], ()))
+                options = ASGIResponse(status_code=204, headers={"allow": takes})
+                await options(scope, receive, counted)
+            else:
+                await self._app(scope, receive, counted)
         except Problem as problem:
             status = problem.status
             raise

@@ -1,8 +1,12 @@
-"""POST /api/v1/jobs past the framework: the same gate, the same handler, a third of the cost.
+"""What is answered around the framework: single jobs, and HEAD.
+
+POST /api/v1/jobs goes past it: the same gate, the same handler, a third of the cost.
 
 Routing, layers, request and response objects of the framework cost about as much as all the rest
 of taking a job in. The route is registered there as any other, for its description and for every
 other method; only this one method on this one path is answered before.
+
+A HEAD is a GET whose body stays here: probes and load balancers ask so.
 """
 
 from __future__ import annotations
@@ -12,7 +16,15 @@ import time
 from litestar import Litestar, Request
 from litestar.datastructures import State
 from litestar.enums import ScopeType
-from litestar.types import HTTPScope, LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive, Send
+from litestar.types import (
+    HTTPScope,
+    LifeSpanReceive,
+    LifeSpanScope,
+    LifeSpanSend,
+    Message,
+    Receive,
+    Send,
+)
 from litestar.types import Scope as AsgiScope
 
 from outbox_api.auth import NOBODY, Principal
@@ -48,14 +60,16 @@ class OutboxApp(Litestar):
         send: Send | LifeSpanSend,
     ) -> None:
         """Answer a request (ASGI)."""
-        if (
-            scope["type"] == ScopeType.HTTP
-            and scope["path"] == self.hot.path  # type: ignore[typeddict-item]  # HTTP has them
-            and scope["method"] == "POST"  # type: ignore[typeddict-item]
-        ):
-            await self._take_job(scope, receive, send)  # type: ignore[arg-type]
-        else:
-            await super().__call__(scope, receive, send)
+        if scope["type"] == ScopeType.HTTP:
+            method = scope["method"]  # type: ignore[typeddict-item]  # HTTP has them
+            path = scope["path"]  # type: ignore[typeddict-item]
+            if method == "POST" and path == self.hot.path:
+                await self._take_job(scope, receive, send)  # type: ignore[arg-type]
+                return
+            if method == "HEAD":
+                scope["method"] = "GET"  # type: ignore[typeddict-unknown-key]
+                send = _without_body(send)  # type: ignore[arg-type]
+        await super().__call__(scope, receive, send)
 
     async def _take_job(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         started_s = time.perf_counter()
@@ -79,3 +93,12 @@ class OutboxApp(Litestar):
             self.runtime.metrics.count(
                 "POST", self.hot.path, status, time.perf_counter() - started_s
             )
+
+
+def _without_body(send: Send) -> Send:
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message["body"] = b""
+        await send(message)
+
+    return send_head

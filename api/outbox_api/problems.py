@@ -11,7 +11,7 @@ with `/query/`, `/path/` and `/header/`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -130,8 +130,16 @@ def to_problem(error: Exception) -> Problem | None:
             413: "The body is too large.",
         }.get(error.status_code, f"{phrase}.")
         headers = {k.lower(): v for k, v in (error.headers or {}).items()}
+        if "allow" in headers:
+            headers["allow"] = allow(headers["allow"].split(", "))
         return Problem(error.status_code, detail, headers=headers)
     return None
+
+
+def allow(methods: Collection[str]) -> str:
+    """Return the Allow header of a path with these methods: OPTIONS goes anywhere, HEAD as GET."""
+    extra = {"OPTIONS", "HEAD"} if "GET" in methods else {"OPTIONS"}
+    return ", ".join(sorted(extra.union(methods)))
 
 
 def problem_response(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

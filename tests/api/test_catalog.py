@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
 from uuid import uuid4
 
 import psycopg
@@ -52,6 +53,17 @@ async def test_a_locale_is_stored_under_its_usual_name(open_api: Api) -> None:
     put = await open_api.client.put("/api/v1/templates/t/database/PT_br", json={"text": "x"})
     assert (put.json()["channel"], put.json()["locale"]) == ("inbox", "pt-BR")
     assert (await open_api.client.get("/api/v1/templates/t/inbox/pt-BR")).status_code == 200
+
+
+@pytest.mark.parametrize("code", ["two words", "привет", "a?b", "a\nb", "%2e", "#1"])
+async def test_a_stored_template_tells_where_it_lies_whatever_its_name(
+    open_api: Api, code: str
+) -> None:
+    path = f"/api/v1/templates/{quote(code, safe='')}/email/en"
+    stored = await open_api.client.put(path, json={"text": "x"})
+    assert stored.status_code == 201, stored.text
+    shown = await open_api.client.get(stored.headers["location"])
+    assert shown.json()["code"] == code
 
 
 async def test_templates_are_listed_in_pages(open_api: Api) -> None:

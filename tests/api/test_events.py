@@ -127,3 +127,26 @@ async def test_a_rule_that_cannot_work_is_refused(rules_api: Api) -> None:
         answer = await rules_api.client.post("/api/v1/rules", json=rule | changes)
         assert answer.status_code == 422, changes
         assert {e["pointer"] for e in answer.json()["errors"]} == pointers, changes
+
+
+async def test_a_rule_whose_jobs_could_never_be_sent_is_refused(rules_api: Api) -> None:
+    rule = {"event_type": "e", "template_code": "hi", "channels": ["email"]}
+    never = rule | {"delay_s": 60, "expires_after_s": 60}
+    answer = await rules_api.client.post("/api/v1/rules", json=never)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/expires_after_s")
+
+
+async def test_a_rule_is_made_once_under_an_idempotency_key(rules_api: Api) -> None:
+    rule = {"event_type": "e", "template_code": "hi", "channels": ["email"]}
+    rule["condition"] = {"path": "price", "op": "gt", "value": 0.30}  # type: ignore[assignment]
+    key = {"Idempotency-Key": "rule 1"}
+    made = await rules_api.client.post("/api/v1/rules", json=rule, headers=key)
+    again = await rules_api.client.post("/api/v1/rules", json=rule, headers=key)
+    assert (made.status_code, again.status_code) == (201, 200)
+    assert again.json() == made.json()
+    other = await rules_api.client.post(
+        "/api/v1/rules", json=rule | {"event_type": "other"}, headers=key
+    )
+    assert other.status_code == 409
+    assert other.json()["errors"][0]["pointer"] == "/header/idempotency-key"
+    assert (await rules_api.client.get("/api/v1/rules")).json()["items"] == [made.json()]

@@ -20,7 +20,7 @@ from outbox_api import conditions, samples
 from outbox_api.answers import Page, answer, left_out, no_content, raw, written
 from outbox_api.identity import idempotent_id
 from outbox_api.operations import PREFIX, Answer, Body, operation
-from outbox_api.problems import invalid, not_found
+from outbox_api.problems import Problem, invalid, not_found
 from outbox_api.requests import ApiRequest, idempotency_key, read_query, read_struct
 from outbox_api.runtime import Runtime, runtime_of
 from outbox_api.tenancy import TenantId, TenantQuery, one_tenant, tenant_filter
@@ -51,6 +51,11 @@ class RuleBody(msgspec.Struct, frozen=True, kw_only=True):
     expires_after_s: Annotated[int, Meta(ge=1, le=2 * DELAY_S_MAX)] | None = None
     priority: Priority = "normal"
     enabled: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what no event could be made a job of."""
+        if self.expires_after_s is not None and self.expires_after_s <= self.delay_s:
+            raise ValueError("/expires_after_s must be more than delay_s")
 
 
 class RuleView(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,16 +114,16 @@ _PATH = {"rule_id": samples.RULE_ID}
     body=Body(kind=RuleBody, examples={"welcome": _BODY}),
     answers={
         201: Answer(RuleView, "The new rule.", _VIEW),
-        200: Answer(RuleView, "Made before under the same Idempotency-Key; now as given.", _VIEW),
+        200: Answer(RuleView, "Made before, under the same Idempotency-Key.", _VIEW),
     },
-    problems=(400, 413, 415, 422),
+    problems=(400, 409, 413, 415, 422),
 )
 async def make_rule(request: ApiRequest) -> ASGIResponse:
     """Make a rule under an id of ours."""
     tenant = one_tenant(request.auth, read_query(request, TenantQuery).tenant_id)
     key = idempotency_key(request)
     rule_id = uuid4() if key is None else idempotent_id(tenant, f"rule:{key}")
-    return await _put(request, rule_id, tenant)
+    return await _put(request, rule_id, tenant, replace=False)
 
 
 @operation(
@@ -142,7 +147,9 @@ async def put_rule(request: ApiRequest, rule_id: FromPath[UUID]) -> ASGIResponse
     return await _put(request, rule_id, tenant)
 
 
-async def _put(request: ApiRequest, rule_id: UUID, tenant: str) -> ASGIResponse:
+async def _put(
+    request: ApiRequest, rule_id: UUID, tenant: str, *, replace: bool = True
+) -> ASGIResponse:
     runtime = runtime_of(request)
     body = await read_struct(request, RuleBody)
     condition = written(body.condition)
@@ -151,26 +158,30 @@ async def _put(request: ApiRequest, rule_id: UUID, tenant: str) -> ASGIResponse:
         if faults:
             raise invalid(faults)
     channels: list[str] = ["inbox" if name == "database" else name for name in body.channels]
+    parts = RuleParts(
+        name=body.name or body.event_type,
+        event_type=body.event_type,
+        condition=condition,
+        template_code=body.template_code,
+        channels=list(dict.fromkeys(channels)),
+        delay_s=body.delay_s,
+        expires_after_s=body.expires_after_s,
+        priority=body.priority,
+        enabled=body.enabled,
+    )
+    headers = {"location": f"{PREFIX}/rules/{rule_id}"}
     async with runtime.database.transaction(request.auth.sees) as connection:
+        if not replace:
+            known = await events.list_rules(connection, tenant=tenant, rule_id=rule_id)
+            if known and _says(known[0], parts):
+                return answer(_view(known[0]), headers=headers)
         await _require_template(runtime, connection, tenant, body.template_code)
-        stored = await events.put_rule(
-            connection,
-            rule_id,
-            RuleParts(
-                name=body.name or body.event_type,
-                event_type=body.event_type,
-                condition=condition,
-                template_code=body.template_code,
-                channels=list(dict.fromkeys(channels)),
-                delay_s=body.delay_s,
-                expires_after_s=body.expires_after_s,
-                priority=body.priority,
-                enabled=body.enabled,
-            ),
-            tenant=tenant,
-        )
+        stored = await events.put_rule(connection, rule_id, parts, tenant=tenant)
         if stored is None:
             raise not_found("rule")
+        if not (stored.created or replace):
+            fault = Fault("/header/idempotency-key", "was used before for another rule")
+            raise Problem(409, "This Idempotency-Key made another rule.", errors=[fault])
         await catalog.note_action(
             connection,
             actor=request.auth.name,
@@ -178,8 +189,21 @@ async def _put(request: ApiRequest, rule_id: UUID, tenant: str) -> ASGIResponse:
             tenant=tenant,
             detail={"rule_id": rule_id},
         )
-    headers = {"location": f"{PREFIX}/rules/{rule_id}"}
     return answer(_view(stored), status=201 if stored.created else 200, headers=headers)
+
+
+def _says(row: RuleRow, parts: RuleParts) -> bool:
+    """Tell whether a stored rule says just this."""
+    return all(
+        _sense(getattr(row, name)) == _sense(getattr(parts, name))
+        if name == "condition"
+        else getattr(row, name) == getattr(parts, name)
+        for name in RuleParts.__struct_fields__
+    )
+
+
+def _sense(condition: str | None) -> object:
+    return None if condition is None else conditions.read_data(condition)
 
 
 async def _require_template(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated
+from urllib.parse import quote
 
 import msgspec
 from litestar.params import FromPath
@@ -180,10 +181,11 @@ async def put_template(
         stored, changed = await catalog.put_template(
             connection, key, parts, actor=request.auth.name
         )
-    location = f"{PREFIX}/templates/{key.code}/{key.channel}/{key.locale}"
-    headers = {"location": location} if location.isascii() else {}
+    location = f"{PREFIX}/templates/{quote(key.code, safe='')}/{key.channel}/{key.locale}"
     return answer(
-        _view(stored), status=201 if changed and stored.version == 1 else 200, headers=headers
+        _view(stored),
+        status=201 if changed and stored.version == 1 else 200,
+        headers={"location": location},
     )
 
 
