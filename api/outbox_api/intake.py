@@ -3,11 +3,12 @@
     submit ─► line of its tenant ─► a flush takes up to 200 of one tenant ─► one result each
 
 A flush starts at once when none is under way, so a lone job waits for nobody; what arrives
-meanwhile shares the next one, which waits a moment for as many as there were in the last. One flush at a time
-was measured to be the fastest; but where one is slow (a lock that somebody holds), others set out
-beside it. A faulty job never fails its neighbours: faults and conflicts are results. Where the
-statement itself fails, its jobs are tried once more, one by one, and each gets its own answer;
-that is safe because every job has its id before it is sent here. Tenants take turns.
+meanwhile shares the next one, which waits a moment for as many as there were in the last. One
+flush at a time was measured to be the fastest; but where one is slow (a lock that somebody
+holds), others set out beside it. A faulty job never fails its neighbours: faults and conflicts
+are results. Where the statement itself fails, its jobs are tried once more, one by one, and each
+gets its own answer; that is safe because every job has its id before it is sent here. Tenants
+take turns.
 """
 
 from __future__ import annotations
