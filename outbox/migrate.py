@@ -35,6 +35,7 @@ class DatabaseSettings:
     job_bytes_max: int = 262_144
     batch_jobs_max: int = 10_000
     retention_s: int = 7_776_000
+    dead_letter_retention_s: int = 15_552_000
     timeout_s_max: int = 50
     template_check: bool = True
     default_locale: str = "en"
@@ -169,11 +170,13 @@ def _write_settings(
 ) -> None:
     connection.execute(
         "update outbox.setting set job_bytes_max = %s, batch_jobs_max = %s, retention_s = %s,"
-        " timeout_s_max = %s, template_check = %s, default_locale = %s",
+        " dead_letter_retention_s = %s, timeout_s_max = %s, template_check = %s,"
+        " default_locale = %s",
         (
             settings.job_bytes_max,
             settings.batch_jobs_max,
             settings.retention_s,
+            settings.dead_letter_retention_s,
             settings.timeout_s_max,
             settings.template_check,
             settings.default_locale,

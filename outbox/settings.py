@@ -202,7 +202,14 @@ class Config:
         1_000_000, Whole(1, 10**12), "A queue as deep as this answers 429 over HTTP."
     )
     retention_s: int = _setting(
-        90 * _DAY_S, Whole(_DAY_S, 3_650 * _DAY_S), "How long jobs and their history are kept."
+        90 * _DAY_S,
+        Whole(_DAY_S, 3_650 * _DAY_S),
+        "How long jobs, their history and their keys are kept, in whole days.",
+    )
+    dead_letter_retention_s: int = _setting(
+        180 * _DAY_S,
+        Whole(_DAY_S, 3_650 * _DAY_S),
+        "How long dead letters are kept, each with a copy of its job, and who did what to them.",
     )
     template_check: bool = _setting(
         True, values.SWITCH, "Whether a job with a template that nobody has is refused."

@@ -74,6 +74,11 @@ class _StoreCollector(Collector):
             "Age of the oldest transaction that keeps rows from being vacuumed.",
             store.snapshot_age_s,
         )
+        yield GaugeMetricFamily(
+            "outbox_partition_days_left",
+            "Days ahead that have partitions; below 7, look at the dispatchers.",
+            store.partition_days_left,
+        )
         held = GaugeMetricFamily(
             "outbox_lane_held", "Lanes held for a configuration error.", labels=["tenant", "queue"]
         )

@@ -106,6 +106,7 @@ def database_settings(config: Config) -> DatabaseSettings:
         job_bytes_max=config.job_bytes_max,
         batch_jobs_max=config.batch_jobs_max,
         retention_s=config.retention_s,
+        dead_letter_retention_s=config.dead_letter_retention_s,
         timeout_s_max=config.timeout_s_max,
         template_check=config.template_check,
         default_locale=config.default_locale,

@@ -29,6 +29,7 @@ from outbox_cli.shown import print_json, print_table
 VERSIONS = range(15, 19)
 SKEW_S_MAX = 1.0
 PARTITION_DAYS_MIN = 7
+RETENTION_LAG_DAYS_MAX = 2
 TRANSACTION_S_MAX = 300.0
 WAITING_S_MAX = 60.0
 
@@ -57,9 +58,12 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     is_durable: bool
     has_autovacuum: bool
     partition_days_left: int
+    retention_lag_days: int | None
+    retention_lag_live: bool | None
     job_bytes_max: int
     batch_jobs_max: int
     retention_s: int
+    dead_letter_retention_s: int
     timeout_s_max: int
     template_check: bool
     default_locale: str
@@ -246,6 +250,7 @@ def _upkeep(row: Findings) -> Iterator[Check]:
     state: State = "ok" if days >= PARTITION_DAYS_MIN else "warning" if days > 0 else "fault"
     advice = "" if state == "ok" else "Have a dispatcher running: it makes them, once an hour."
     yield Check("partitions", state, f"{days} days ahead", advice)
+    yield _retention(row)
     if not row.has_autovacuum:
         yield Check("autovacuum", "fault", "is off", "Turn it on: the queue's table needs it.")
     age_s = row.oldest_transaction_s or 0.0
@@ -259,6 +264,18 @@ def _upkeep(row: Findings) -> Iterator[Check]:
         )
     else:
         yield Check("transactions", "ok", f"the oldest is {age_s:.0f} s old")
+
+
+def _retention(row: Findings) -> Check:
+    days = row.retention_lag_days or 0
+    if days <= RETENTION_LAG_DAYS_MAX:
+        return Check("retention", "ok", "nothing is kept past its age")
+    found = f"the oldest day is {days} days past OUTBOX_RETENTION_S"
+    if row.retention_lag_live:
+        advice = "Jobs accepted then still wait: `outbox queues ls`, a lane may be paused or held."
+        return Check("retention", "warning", f"{found}, and has live jobs", advice)
+    advice = "Have a dispatcher running, and see which session holds a lock on outbox.job."
+    return Check("retention", "warning", found, advice)
 
 
 def _work(row: Findings) -> Iterator[Check]:

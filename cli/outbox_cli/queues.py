@@ -1,8 +1,9 @@
-"""`outbox queues`: figures, pause and resume."""
+"""`outbox queues`: figures, pause and resume, cleaning."""
 
 from __future__ import annotations
 
 import asyncio
+from enum import StrEnum
 from time import monotonic
 from typing import Annotated
 
@@ -21,6 +22,16 @@ SEEN_S_MAX = 10.0
 SEEN_POLL_S = 0.05
 
 app = group()
+
+
+class Ended(StrEnum):
+    """The statuses that a job ends with."""
+
+    SENT = "sent"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
 
 Queue = Annotated[str, typer.Argument(metavar="QUEUE")]
 
@@ -72,6 +83,39 @@ def pause(queue: Queue, tenant: Tenant = None, json: Json = False) -> None:
 def resume(queue: Queue, tenant: Tenant = None, json: Json = False) -> None:
     """Let a queue go on."""
     _set(queue, tenant, paused=False, json=json)
+
+
+@app.command("clean")
+def clean(
+    queue: Queue,
+    status: Annotated[
+        Ended, typer.Option(help="How the jobs ended.", show_choices=True, case_sensitive=True)
+    ],
+    older_than_s: Annotated[
+        float, typer.Option("--older-than-s", min=0, help="How long ago they ended, in seconds.")
+    ],
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 1_000,
+    tenant: Tenant = None,
+    json: Json = False,
+) -> None:
+    """Delete ended jobs with their history and keys, the oldest first. Dead letters stay."""
+
+    async def work(connection: Connection) -> int:
+        return await store.clean(
+            connection,
+            queue,
+            tenant=tenant,
+            status=status.value,
+            older_than_s=older_than_s,
+            limit=limit,
+            actor=actor(),
+        )
+
+    deleted = in_transaction(work, tenant=tenant)
+    if json:
+        print_json({"queue": queue, "tenant_id": tenant, "deleted": deleted})
+    else:
+        say(f"{deleted} jobs are deleted.")
 
 
 def _set(queue: str, tenant: str | None, *, paused: bool, json: bool) -> None:

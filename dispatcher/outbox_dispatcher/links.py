@@ -47,6 +47,13 @@ async def open_links(url: str, direct_url: str | None) -> AsyncIterator[Links]:
         )
 
 
+@asynccontextmanager
+async def open_link(url: str, purpose: str) -> AsyncIterator[Connection]:
+    """Open one more connection, for as long as it is needed. Raises psycopg.OperationalError."""
+    async with _Closing(await _connect(url, purpose)) as connection:
+        yield connection
+
+
 class _Closing:
     """Closes without a farewell to a server that may be gone."""
 
@@ -72,10 +79,14 @@ async def _connect(url: str, purpose: str) -> Connection:
     )
     # The tables grow from empty to millions between two ANALYZEs: never let a plan of the
     # engine's statements depend on what they last looked like.
-    await connection.execute(
-        "select set_config('role', 'outbox_dispatcher', false),"
-        " set_config('enable_seqscan', %s, false), set_config('jit', 'off', false),"
-        " set_config('plan_cache_mode', 'force_generic_plan', false)",
-        ("on" if purpose in ("beat", "side") else "off",),
-    )
+    try:
+        await connection.execute(
+            "select set_config('role', 'outbox_dispatcher', false),"
+            " set_config('enable_seqscan', %s, false), set_config('jit', 'off', false),"
+            " set_config('plan_cache_mode', 'force_generic_plan', false)",
+            ("on" if purpose in ("beat", "side", "keep") else "off",),
+        )
+    except BaseException:  # cancelled as well: nobody else knows of it yet
+        await connection.close()
+        raise
     return connection

@@ -29,6 +29,7 @@ from outbox.store import dispatch, engine
 from outbox_dispatcher.claimer import Claimer
 from outbox_dispatcher.executor import Executor
 from outbox_dispatcher.facts import Facts
+from outbox_dispatcher.keeper import keep
 from outbox_dispatcher.lanes import LaneBook
 from outbox_dispatcher.life import Life
 from outbox_dispatcher.links import Links, open_links
@@ -220,6 +221,7 @@ class Dispatcher:
                         hold_max_s=self._settings.hold_max_s,
                     )
                 ),
+                tasks.create_task(keep(self._settings.database_url)),
                 tasks.create_task(self._keep_leases(links)),
                 tasks.create_task(self._probe_holds(links)),
             ]

@@ -1,4 +1,7 @@
-"""What has to be done now and then, by whoever comes first: no leader, every step bounded."""
+"""What has to be done now and then, by whoever comes first: no leader, every step bounded.
+
+What belongs to days (partitions, retention) is in `keeper`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ EXPIRE_S = 5.0
 """What nobody claims (paused, held, backing off) is audited as expired within so long."""
 HOLDS_S = 60.0
 ROLL_UP_S = 30.0
-PARTITIONS_S = 3600.0
 LEASES_S = 15.0
 BATCH = 500
 
@@ -35,10 +37,6 @@ async def upkeep(
 ) -> None:
     """Do the chores until cancelled. The connection is shared, one statement at a time."""
 
-    async def partitions() -> bool:
-        await engine.make_partitions(connection)
-        return False
-
     async def expire() -> bool:
         return await engine.expire(connection, epoch=life.epoch, limit=BATCH) == BATCH
 
@@ -56,7 +54,6 @@ async def upkeep(
 
     now = monotonic()
     chores = [
-        Chore(PARTITIONS_S, partitions, now),
         Chore(EXPIRE_S, expire, now),
         Chore(HOLDS_S, holds, now),
         Chore(ROLL_UP_S, roll_up, now + random.uniform(0, ROLL_UP_S)),

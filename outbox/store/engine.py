@@ -405,12 +405,6 @@ async def pause_queues(connection: Connection, queues: Sequence[str], *, actor: 
     )
 
 
-async def make_partitions(connection: Connection) -> int:
-    """Make the partitions of the days ahead that are missing; return how many."""
-    cursor = await connection.execute("select outbox.make_partitions()")
-    return _count(await cursor.fetchone())
-
-
 async def roll_up(connection: Connection, *, limit: int = 20_000) -> int:
     """Fold old seconds of statistics into minutes and totals; return how many rows."""
     cursor = await connection.execute(query("roll_up"), {"limit": limit})

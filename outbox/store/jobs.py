@@ -367,7 +367,7 @@ async def retry(
     action: Literal["retry", "replay"] = "retry",
     dead_letter: int | None = None,
 ) -> str:
-    """Begin a new series: `retried`, or why not: `live`, `not failed`, `expired`."""
+    """Begin a new series: `retried`, or why not: `live`, `not failed`, `expired`, `gone`."""
     parameters = {"id": id_, "actor": actor, "action": action, "dead_letter": dead_letter}
     return await _text(connection, "job_retry", parameters)
 

@@ -42,6 +42,7 @@ class StoreGauges(msgspec.Struct, frozen=True, kw_only=True):
     held: str
     dead_letters: str
     snapshot_age_s: float
+    partition_days_left: int
 
 
 async def stats(
@@ -70,6 +71,28 @@ async def set_paused(
 async def unseen_by(connection: Connection, version: int) -> int:
     """Return how many live dispatchers have not seen that version yet."""
     return await _number(connection, "queue_unseen", {"version": version})
+
+
+async def clean(
+    connection: Connection,
+    queue: str,
+    *,
+    tenant: str | None,
+    status: str,
+    older_than_s: float,
+    limit: int,
+    actor: str,
+) -> int:
+    """Delete ended jobs with their history and keys, oldest first; return how many."""
+    parameters = {
+        "queue": queue,
+        "tenant": tenant,
+        "status": status,
+        "older_than_s": older_than_s,
+        "limit": limit,
+        "actor": actor,
+    }
+    return await _number(connection, "queue_clean", parameters)
 
 
 async def is_ready(connection: Connection) -> bool:

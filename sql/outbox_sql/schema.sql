@@ -103,6 +103,7 @@ CREATE TABLE outbox.setting (
     job_bytes_max integer DEFAULT 262144 NOT NULL,
     batch_jobs_max integer DEFAULT 10000 NOT NULL,
     retention_s integer DEFAULT 7776000 NOT NULL,
+    dead_letter_retention_s integer DEFAULT 15552000 NOT NULL,
     timeout_s_max integer DEFAULT 50 NOT NULL,
     template_check boolean DEFAULT true NOT NULL,
     default_locale text DEFAULT 'en'::text NOT NULL,
@@ -117,6 +118,40 @@ CREATE FUNCTION outbox.address_hash(address text) RETURNS bigint
     RETURN (SELECT ((('x'::text || encode(substr(sha256((s.address_key || convert_to(lower(address_hash.address), 'UTF8'::name))), 1, 8), 'hex'::text)))::bit(64))::bigint AS int8 FROM outbox.setting s);
 
 COMMENT ON FUNCTION outbox.address_hash(address text) IS 'The keyed hash under which delivery finds what was sent to an address.';
+
+CREATE FUNCTION outbox.analyze_parents(now timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    AS $$
+declare
+    parent text;
+    -- From 18 on the partitions, which autovacuum sees to, can be left out.
+    only_it text := case when current_setting('server_version_num')::int >= 180000 then 'only ' else '' end;
+    done text[] := '{}';
+    is_daily boolean;
+begin
+    select c.done_at < coalesce(now, clock_timestamp()) - interval '1 day' into is_daily
+    from outbox.chore as c where c.chore = 'analyze' for update skip locked;
+    if is_daily is null then
+        return done;
+    end if;
+    foreach parent in array array['job', 'delivery', 'job_key'] loop
+        if is_daily or (
+            select abs(sum(greatest(c.reltuples, 0)) - greatest(p.reltuples, 0)) > 1000 + 0.2 * greatest(p.reltuples, 0)
+            from pg_class as p join pg_inherits as i on i.inhparent = p.oid join pg_class as c on c.oid = i.inhrelid
+            where p.oid = format('outbox.%I', parent)::regclass group by p.reltuples)
+        then
+            execute format('analyze %soutbox.%I', only_it, parent);
+            done := done || parent;
+        end if;
+    end loop;
+    if is_daily then
+        update outbox.chore as c set done_at = coalesce(now, clock_timestamp()) where c.chore = 'analyze';
+    end if;
+    return done;
+end
+$$;
 
 CREATE FUNCTION outbox.authenticate(hash bytea) RETURNS TABLE(key_id uuid, name text, tenant_id text, scopes text[], expires_at timestamp with time zone)
     LANGUAGE sql SECURITY DEFINER
@@ -201,6 +236,44 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    before timestamptz := clock_timestamp() - make_interval(secs => older_than_s);
+    ids bigint[];
+begin
+    if not outbox.acts_for(coalesce(for_tenant, '*')) then
+        raise exception using errcode = 'OBX03', detail = '[]',
+            message = 'another tenant''s jobs, or those of all, need a service-wide key';
+    end if;
+    ids := array(
+        select j.id from outbox.job as j
+        cross join lateral (select d.status, d.finished_at from outbox.delivery as d
+                            where d.id = j.id and d.terminal and not d.late order by d.series desc limit 1) as d
+        where j.id < outbox.id_floor(before) and j.queue = for_queue
+          and (for_tenant is null or j.tenant_id = for_tenant)
+          and d.status = upper(of_status) and d.finished_at < before
+          and not exists (select from outbox.entry as e where e.id = j.id)
+        order by j.id limit jobs_max
+        for update of j skip locked);
+    -- A retry locks its job too: one that was faster has an entry by now, later ones find the job gone.
+    ids := array(select i.id from unnest(ids) as i(id)
+                 where not exists (select from outbox.entry as e where e.id = i.id));
+    delete from outbox.job_key as k using outbox.job as j
+    where j.id = any(ids) and k.tenant_id = j.tenant_id and k.job_id in (j.job_id, j.list_job_id) and k.id <= j.id;
+    delete from outbox.delivery as d where d.id = any(ids);
+    delete from outbox.receipt as r where r.id = any(ids);
+    delete from outbox.inbox_message as m where m.id = any(ids);
+    delete from outbox.job as j where j.id = any(ids);
+    insert into outbox.operator_action (actor, action, tenant_id, detail)
+    values (actor, 'clean', coalesce(for_tenant, '*'), jsonb_build_object('queue', for_queue, 'status', of_status,
+            'older_than_s', older_than_s, 'limit', jobs_max, 'deleted', cardinality(ids)));
+    return cardinality(ids);
+end
+$$;
+
 CREATE FUNCTION outbox.compare_keys(parsed outbox.parsed[], at timestamp with time zone) RETURNS outbox.compared[]
     LANGUAGE plpgsql
     AS $$
@@ -241,6 +314,15 @@ begin
          where d.id = job and d.terminal and not d.late order by d.series desc limit 1));
 end
 $$;
+
+CREATE FUNCTION outbox.days_of(parent regclass) RETURNS TABLE(day date, child text, pending boolean, low bigint, high bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select d.day, d.relname, d.inhdetachpending, outbox.id_floor(d.day::timestamp at time zone 'utc'),
+                 outbox.id_floor((d.day + 1)::timestamp at time zone 'utc')
+          from (select to_date(right(c.relname, 8), 'YYYYMMDD') as day, c.relname::text, i.inhdetachpending
+                from pg_inherits as i join pg_class as c on c.oid = i.inhrelid
+                where i.inhparent = parent) as d $$;
 
 CREATE FUNCTION outbox.pointer(key text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -692,6 +774,33 @@ CREATE FUNCTION outbox.from_priority(value smallint) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN CASE value WHEN 0 THEN 'low'::text WHEN 1 THEN 'normal'::text WHEN 5 THEN 'high'::text WHEN 10 THEN 'urgent'::text ELSE NULL::text END;
 
+CREATE TABLE outbox.entry (
+    id bigint NOT NULL,
+    available_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone,
+    lease_until timestamp with time zone,
+    claimed_at timestamp with time zone,
+    claimed_by bigint,
+    lane_id integer NOT NULL,
+    lease_no integer DEFAULT 0 NOT NULL,
+    priority smallint NOT NULL,
+    series smallint DEFAULT 1 NOT NULL,
+    attempt smallint DEFAULT 0 NOT NULL,
+    max_attempts smallint,
+    crashes smallint DEFAULT 0 NOT NULL,
+    waits smallint DEFAULT 0 NOT NULL,
+    cancel boolean DEFAULT false NOT NULL,
+    CONSTRAINT entry_priority_check CHECK ((priority = ANY (ARRAY[0, 1, 5, 10]))),
+    CONSTRAINT entry_waits_check CHECK ((waits = ANY (ARRAY[0, 1, 2])))
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0.2');
+
+ALTER TABLE ONLY outbox.entry FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION outbox.has_live(low bigint, high bigint) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (EXISTS (SELECT FROM outbox.entry e WHERE ((e.id >= has_live.low) AND (e.id < has_live.high))));
+
 CREATE FUNCTION outbox.headers_faults(headers jsonb) RETURNS outbox.fault[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $_$
@@ -873,14 +982,14 @@ begin
 end
 $$;
 
-CREATE FUNCTION outbox.make_partitions(days_ahead integer DEFAULT 14) RETURNS integer
+CREATE FUNCTION outbox.make_partitions(days_ahead integer DEFAULT 14, now timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '2s'
     AS $$
 declare
     parent text;
-    first_day date := (clock_timestamp() at time zone 'utc')::date - 1;
+    first_day date := (coalesce(now, clock_timestamp()) at time zone 'utc')::date - 1;
     day date;
     child text;
     low bigint;
@@ -908,7 +1017,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION outbox.make_partitions(days_ahead integer) IS 'Create the daily partitions that are missing up to so many days ahead; returns how many it made.';
+COMMENT ON FUNCTION outbox.make_partitions(days_ahead integer, now timestamp with time zone) IS 'Create the daily partitions that are missing up to so many days ahead; returns how many it made.';
 
 CREATE SEQUENCE outbox.id_seq
     START WITH 1
@@ -925,10 +1034,41 @@ CREATE FUNCTION outbox.next_version() RETURNS bigint
     LANGUAGE sql
     AS $$ update outbox.control set version = version + 1 returning version $$;
 
-CREATE FUNCTION outbox.partition_days_left() RETURNS integer
+CREATE TABLE outbox.delivery (
+    id bigint NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone NOT NULL,
+    next_attempt_at timestamp with time zone,
+    epoch bigint,
+    recipient_hash bigint,
+    lease_no integer NOT NULL,
+    duration_ms integer,
+    template_version integer,
+    series smallint NOT NULL,
+    attempt smallint NOT NULL,
+    late boolean DEFAULT false NOT NULL,
+    terminal boolean NOT NULL,
+    status text NOT NULL,
+    tenant_id text NOT NULL,
+    provider text,
+    provider_message_id text,
+    recipient text,
+    subject text,
+    error_class text,
+    error_code text,
+    error_message text,
+    content_sha256 bytea,
+    content bytea,
+    CONSTRAINT delivery_status_check CHECK ((status = ANY (ARRAY['SENT'::text, 'FAILED'::text, 'RETRYING'::text, 'EXPIRED'::text, 'CANCELLED'::text])))
+)
+PARTITION BY RANGE (id);
+
+ALTER TABLE ONLY outbox.delivery FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION outbox.partition_days_left(now timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS integer
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    RETURN (SELECT (count(*))::integer AS count FROM (pg_inherits i JOIN pg_class c ON ((c.oid = i.inhrelid))) WHERE ((i.inhparent = ('outbox.job'::regclass)::oid) AND (c.relname > ('job_'::text || to_char((clock_timestamp() AT TIME ZONE 'utc'::text), 'YYYYMMDD'::text)))));
+    RETURN (SELECT (min(n.days))::integer AS min FROM ((VALUES ('outbox.job'::regclass), ('outbox.delivery'::regclass)) p(parent) CROSS JOIN LATERAL (SELECT count(*) AS days FROM outbox.days_of(p.parent) d(day, child, pending, low, high) WHERE (d.day > ((COALESCE(partition_days_left.now, clock_timestamp()) AT TIME ZONE 'utc'::text))::date)) n));
 
 CREATE FUNCTION outbox.payload_priority(value jsonb) RETURNS smallint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -963,6 +1103,118 @@ begin
     return 'promoted';
 end
 $$;
+
+CREATE FUNCTION outbox.prune_aged(rows_max integer DEFAULT 1000, now timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+    moment timestamptz := coalesce(now, clock_timestamp());
+    kept_from timestamptz;
+    audited_from timestamptz;
+    gone int;
+    total int := 0;
+begin
+    if not pg_try_advisory_xact_lock(hashtextextended('outbox.prune_aged', 0)) then
+        return 0;
+    end if;
+    select moment - make_interval(secs => s.retention_s), moment - make_interval(secs => s.dead_letter_retention_s)
+    into kept_from, audited_from from outbox.setting as s;
+
+    delete from outbox.dead_letter as d
+    where d.dead_letter_id = any(array(select x.dead_letter_id from outbox.dead_letter as x
+                                       order by x.dead_letter_id limit rows_max))
+      and d.failed_at < audited_from;
+    get diagnostics gone = row_count;
+    total := total + gone;
+    -- Who did what is kept for as long as what they did it to, in whatever form.
+    delete from outbox.operator_action as a
+    where a.action_id = any(array(select x.action_id from outbox.operator_action as x
+                                  order by x.action_id limit rows_max))
+      and a.at < least(kept_from, audited_from);
+    get diagnostics gone = row_count;
+    total := total + gone;
+    delete from outbox.sink_message as m
+    where m.message_id = any(array(select x.message_id from outbox.sink_message as x
+                                   order by x.message_id limit rows_max))
+      and m.created_at < kept_from;
+    get diagnostics gone = row_count;
+    total := total + gone;
+    delete from outbox.event as e
+    where e.ctid = any(array(select x.ctid from outbox.event as x
+                             where x.accepted_at < kept_from order by x.accepted_at limit rows_max));
+    get diagnostics gone = row_count;
+    total := total + gone;
+    -- Plots go back 30 days; totals stay.
+    delete from outbox.stat_minute as s
+    where s.ctid = any(array(select x.ctid from outbox.stat_minute as x
+                             where x.at < moment - interval '31 days' order by x.at limit rows_max));
+    get diagnostics gone = row_count;
+    total := total + gone;
+    delete from outbox.dispatcher as d
+    where d.epoch = any(array(select x.epoch from outbox.dispatcher as x
+                              where x.rescued_at < moment - interval '1 day' limit rows_max));
+    get diagnostics gone = row_count;
+    return total + gone;
+end
+$$;
+
+CREATE FUNCTION outbox.prune_retired(jobs_max integer DEFAULT 1000) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $_$
+declare
+    r outbox.retiring;
+    history record;
+    job_table text;
+    last_id bigint;
+    jobs int;
+begin
+    select * into r from outbox.retiring order by day limit 1 for update skip locked;
+    if r.day is null then
+        return null;
+    end if;
+    job_table := 'job_' || to_char(r.day, 'YYYYMMDD');
+    execute format($sql$
+        with batch as materialized (
+            select j.id, j.tenant_id, j.job_id, j.list_job_id
+            from outbox.%I as j where j.id > $1 order by j.id limit $2
+        ), keys as (
+            delete from outbox.job_key as k using batch as b
+            where k.tenant_id = b.tenant_id and k.job_id = b.job_id and k.id = b.id
+        ), list_keys as (
+            -- A list's key is older than each of its jobs.
+            delete from outbox.job_key as k using batch as b
+            where k.tenant_id = b.tenant_id and k.job_id = b.list_job_id and k.id <= b.id
+        ), receipts as (
+            delete from outbox.receipt as r using batch as b where r.id = b.id
+        ), messages as (
+            delete from outbox.inbox_message as m using batch as b where m.id = b.id
+        )
+        select max(b.id), count(*) from batch as b $sql$, job_table)
+    into last_id, jobs using r.pruned_to, jobs_max;
+    if jobs > 0 then
+        update outbox.retiring as x set pruned_to = last_id where x.day = r.day;
+        return jobs;
+    end if;
+    select d.* into history from outbox.days_of('outbox.delivery') as d where d.day = r.day;
+    if history.day is not null then
+        lock table outbox.delivery in access exclusive mode;
+        execute format('alter table outbox.delivery detach partition outbox.%I%s', history.child,
+                       case when history.pending then ' finalize' else '' end);
+        execute format('drop table outbox.%I', history.child);
+    end if;
+    execute format('drop table outbox.%I', job_table);
+    delete from outbox.retiring as x where x.day = r.day;
+    return 0;
+end
+$_$;
 
 CREATE FUNCTION outbox.raise_conflicts(results outbox.enqueued[]) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -1273,6 +1525,48 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.retention_day(now timestamp with time zone) RETURNS date
+    LANGUAGE sql STABLE
+    RETURN ((((COALESCE(now, clock_timestamp()) - make_interval(secs => ((SELECT s.retention_s FROM outbox.setting s))::double precision)) AT TIME ZONE 'utc'::text))::date - 1);
+
+COMMENT ON FUNCTION outbox.retention_day(now timestamp with time zone) IS 'The youngest day of which every job is older than its retention.';
+
+CREATE FUNCTION outbox.retention_lag(now timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT days integer, OUT live boolean) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select outbox.retention_day(now) - d.day + 1, outbox.has_live(d.low, d.high)
+          from (select * from outbox.days_of('outbox.job') as x where x.day <= outbox.retention_day(now)
+                order by x.day limit 1) as d $$;
+
+CREATE FUNCTION outbox.retire_day(now timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS date
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    AS $$
+declare
+    oldest record;
+begin
+    if not pg_try_advisory_xact_lock(hashtextextended('outbox.retire_day', 0)) then
+        return null;
+    end if;
+    select d.* into oldest from outbox.days_of('outbox.job') as d
+    where d.day <= outbox.retention_day(now) and not outbox.has_live(d.low, d.high)
+    order by d.day limit 1;
+    if oldest.day is null then
+        return null;
+    end if;
+    -- Whoever gives an old job a new series reads it first: from here on nobody can, so the second look holds.
+    lock table outbox.job in access exclusive mode;
+    if outbox.has_live(oldest.low, oldest.high) then
+        return null;
+    end if;
+    execute format('alter table outbox.job detach partition outbox.%I%s', oldest.child,
+                   case when oldest.pending then ' finalize' else '' end);
+    insert into outbox.retiring (day) values (oldest.day);
+    return oldest.day;
+end
+$$;
+
 CREATE FUNCTION outbox.retry_job(wanted bigint, actor text, action text DEFAULT 'retry'::text, dead_letter bigint DEFAULT NULL::bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1281,14 +1575,16 @@ declare
     last record;
     j outbox.job;
 begin
-    select * into j from outbox.job as o where o.id = wanted;
-    if exists (select from outbox.entry as e where e.id = wanted) then
+    select * into j from outbox.job as o where o.id = wanted for key share;  -- clean_jobs must not delete it now
+    if j.id is null then
+        return 'gone';
+    elsif exists (select from outbox.entry as e where e.id = wanted) then
         return 'live';
     end if;
     select d.series, d.status, (select max(m.lease_no) from outbox.delivery as m where m.id = wanted) as lease_no
     into last
     from outbox.delivery as d where d.id = wanted and d.terminal and not d.late order by d.series desc limit 1;
-    if j.id is null or not outbox.acts_for(j.tenant_id) or last.status is distinct from 'FAILED' then
+    if not outbox.acts_for(j.tenant_id) or last.status is distinct from 'FAILED' then
         return 'not failed';
     end if;
     if j.expires_at <= clock_timestamp() then
@@ -1584,60 +1880,6 @@ CREATE TABLE outbox.api_key (
 
 ALTER TABLE ONLY outbox.api_key FORCE ROW LEVEL SECURITY;
 
-CREATE TABLE outbox.delivery (
-    id bigint NOT NULL,
-    started_at timestamp with time zone,
-    finished_at timestamp with time zone NOT NULL,
-    next_attempt_at timestamp with time zone,
-    epoch bigint,
-    recipient_hash bigint,
-    lease_no integer NOT NULL,
-    duration_ms integer,
-    template_version integer,
-    series smallint NOT NULL,
-    attempt smallint NOT NULL,
-    late boolean DEFAULT false NOT NULL,
-    terminal boolean NOT NULL,
-    status text NOT NULL,
-    tenant_id text NOT NULL,
-    provider text,
-    provider_message_id text,
-    recipient text,
-    subject text,
-    error_class text,
-    error_code text,
-    error_message text,
-    content_sha256 bytea,
-    content bytea,
-    CONSTRAINT delivery_status_check CHECK ((status = ANY (ARRAY['SENT'::text, 'FAILED'::text, 'RETRYING'::text, 'EXPIRED'::text, 'CANCELLED'::text])))
-)
-PARTITION BY RANGE (id);
-
-ALTER TABLE ONLY outbox.delivery FORCE ROW LEVEL SECURITY;
-
-CREATE TABLE outbox.entry (
-    id bigint NOT NULL,
-    available_at timestamp with time zone NOT NULL,
-    expires_at timestamp with time zone,
-    lease_until timestamp with time zone,
-    claimed_at timestamp with time zone,
-    claimed_by bigint,
-    lane_id integer NOT NULL,
-    lease_no integer DEFAULT 0 NOT NULL,
-    priority smallint NOT NULL,
-    series smallint DEFAULT 1 NOT NULL,
-    attempt smallint DEFAULT 0 NOT NULL,
-    max_attempts smallint,
-    crashes smallint DEFAULT 0 NOT NULL,
-    waits smallint DEFAULT 0 NOT NULL,
-    cancel boolean DEFAULT false NOT NULL,
-    CONSTRAINT entry_priority_check CHECK ((priority = ANY (ARRAY[0, 1, 5, 10]))),
-    CONSTRAINT entry_waits_check CHECK ((waits = ANY (ARRAY[0, 1, 2])))
-)
-WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0.2');
-
-ALTER TABLE ONLY outbox.entry FORCE ROW LEVEL SECURITY;
-
 CREATE TABLE outbox.lane (
     lane_id integer NOT NULL,
     tenant_id text NOT NULL,
@@ -1930,6 +2172,11 @@ CREATE VIEW outbox.api_notification_history WITH (security_invoker='true') AS
            FROM (outbox.entry e
              JOIN outbox.job j ON ((j.id = e.id)))
           WHERE (e.claimed_by IS NOT NULL)) h;
+
+CREATE TABLE outbox.chore (
+    chore text NOT NULL,
+    done_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL
+);
 
 CREATE TABLE outbox.control (
     only_row boolean DEFAULT true NOT NULL,
@@ -2458,6 +2705,12 @@ CREATE TABLE outbox.recipient (
 
 ALTER TABLE ONLY outbox.recipient FORCE ROW LEVEL SECURITY;
 
+CREATE TABLE outbox.retiring (
+    day date NOT NULL,
+    detached_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    pruned_to bigint DEFAULT 0 NOT NULL
+);
+
 CREATE TABLE outbox.rule (
     rule_id uuid DEFAULT gen_random_uuid() NOT NULL,
     tenant_id text NOT NULL,
@@ -2618,6 +2871,9 @@ ALTER TABLE ONLY outbox.api_key
 ALTER TABLE ONLY outbox.api_key
     ADD CONSTRAINT api_key_pkey PRIMARY KEY (key_id);
 
+ALTER TABLE ONLY outbox.chore
+    ADD CONSTRAINT chore_pkey PRIMARY KEY (chore);
+
 ALTER TABLE ONLY outbox.control
     ADD CONSTRAINT control_pkey PRIMARY KEY (only_row);
 
@@ -2693,6 +2949,9 @@ ALTER TABLE ONLY outbox.receipt
 ALTER TABLE ONLY outbox.recipient
     ADD CONSTRAINT recipient_pkey PRIMARY KEY (tenant_id, user_id);
 
+ALTER TABLE ONLY outbox.retiring
+    ADD CONSTRAINT retiring_pkey PRIMARY KEY (day);
+
 ALTER TABLE ONLY outbox.rule
     ADD CONSTRAINT rule_pkey PRIMARY KEY (rule_id);
 
@@ -2727,6 +2986,8 @@ CREATE INDEX delivery_recipient ON ONLY outbox.delivery USING btree (recipient_h
 CREATE INDEX entry_claim ON outbox.entry USING btree (lane_id, priority, available_at, id);
 
 CREATE INDEX entry_expiry ON outbox.entry USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+
+CREATE INDEX event_accepted ON outbox.event USING btree (accepted_at);
 
 CREATE INDEX inbox_message_user ON outbox.inbox_message USING btree (tenant_id, user_id, message_id);
 
@@ -2922,6 +3183,9 @@ GRANT ALL ON FUNCTION outbox.address_hash(address text) TO outbox_auditor;
 GRANT ALL ON FUNCTION outbox.address_hash(address text) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.address_hash(address text) TO outbox_api;
 
+REVOKE ALL ON FUNCTION outbox.analyze_parents(now timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.analyze_parents(now timestamp with time zone) TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.authenticate(hash bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.authenticate(hash bytea) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.authenticate(hash bytea) TO outbox_api;
@@ -2936,12 +3200,19 @@ GRANT ALL ON FUNCTION outbox.cancel_jobs(ids bigint[], actor text, reason text) 
 REVOKE ALL ON FUNCTION outbox.check_batch(jobs jsonb[], tenant text, on_conflict text, on_fault text, jobs_max integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.check_batch(jobs jsonb[], tenant text, on_conflict text, on_fault text, jobs_max integer) TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text) TO outbox_api;
+
 REVOKE ALL ON FUNCTION outbox.compare_keys(parsed outbox.parsed[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.compare_keys(parsed outbox.parsed[], at timestamp with time zone) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.current_status(job bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.current_status(job bigint) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.current_status(job bigint) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.days_of(parent regclass) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.days_of(parent regclass) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.pointer(key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.pointer(key text) TO outbox_dispatcher;
@@ -3009,6 +3280,12 @@ GRANT ALL ON FUNCTION outbox.from_priority(value smallint) TO outbox_auditor;
 GRANT ALL ON FUNCTION outbox.from_priority(value smallint) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.from_priority(value smallint) TO outbox_api;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.entry TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.entry TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.has_live(low bigint, high bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.has_live(low bigint, high bigint) TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.headers_faults(headers jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.headers_faults(headers jsonb) TO outbox_dispatcher;
 
@@ -3061,9 +3338,9 @@ GRANT ALL ON FUNCTION outbox.look_up(named outbox.named) TO outbox_dispatcher;
 REVOKE ALL ON FUNCTION outbox.make_lanes() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.make_lanes() TO outbox_dispatcher;
 
-REVOKE ALL ON FUNCTION outbox.make_partitions(days_ahead integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.make_partitions(days_ahead integer) TO outbox_dispatcher;
-GRANT ALL ON FUNCTION outbox.make_partitions(days_ahead integer) TO outbox_api;
+REVOKE ALL ON FUNCTION outbox.make_partitions(days_ahead integer, now timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.make_partitions(days_ahead integer, now timestamp with time zone) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.make_partitions(days_ahead integer, now timestamp with time zone) TO outbox_api;
 
 GRANT USAGE ON SEQUENCE outbox.id_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.id_seq TO outbox_api;
@@ -3074,9 +3351,12 @@ GRANT ALL ON FUNCTION outbox.next_id() TO outbox_dispatcher;
 REVOKE ALL ON FUNCTION outbox.next_version() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.next_version() TO outbox_dispatcher;
 
-REVOKE ALL ON FUNCTION outbox.partition_days_left() FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.partition_days_left() TO outbox_dispatcher;
-GRANT ALL ON FUNCTION outbox.partition_days_left() TO outbox_api;
+GRANT SELECT,INSERT ON TABLE outbox.delivery TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.delivery TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.partition_days_left(now timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.partition_days_left(now timestamp with time zone) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.partition_days_left(now timestamp with time zone) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.payload_priority(value jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.payload_priority(value jsonb) TO outbox_dispatcher;
@@ -3087,6 +3367,12 @@ GRANT ALL ON FUNCTION outbox.plain_meta(job jsonb) TO outbox_dispatcher;
 REVOKE ALL ON FUNCTION outbox.promote_job(wanted bigint, actor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.promote_job(wanted bigint, actor text) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.promote_job(wanted bigint, actor text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.prune_aged(rows_max integer, now timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.prune_aged(rows_max integer, now timestamp with time zone) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.prune_retired(jobs_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.prune_retired(jobs_max integer) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.raise_conflicts(results outbox.enqueued[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.raise_conflicts(results outbox.enqueued[]) TO outbox_dispatcher;
@@ -3102,6 +3388,16 @@ GRANT ALL ON FUNCTION outbox.read_job(ord integer, id bigint, sent jsonb, tenant
 
 REVOKE ALL ON FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.retention_day(now timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.retention_day(now timestamp with time zone) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.retention_lag(now timestamp with time zone, OUT days integer, OUT live boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.retention_lag(now timestamp with time zone, OUT days integer, OUT live boolean) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.retention_lag(now timestamp with time zone, OUT days integer, OUT live boolean) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.retire_day(now timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.retire_day(now timestamp with time zone) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.retry_job(wanted bigint, actor text, action text, dead_letter bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.retry_job(wanted bigint, actor text, action text, dead_letter bigint) TO outbox_dispatcher;
@@ -3165,12 +3461,6 @@ REVOKE ALL ON FUNCTION outbox.without_nulls(object jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.without_nulls(object jsonb) TO outbox_dispatcher;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.api_key TO outbox_api;
-
-GRANT SELECT,INSERT ON TABLE outbox.delivery TO outbox_dispatcher;
-GRANT SELECT ON TABLE outbox.delivery TO outbox_api;
-
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.entry TO outbox_dispatcher;
-GRANT SELECT ON TABLE outbox.entry TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.lane TO outbox_dispatcher;
 GRANT SELECT ON TABLE outbox.lane TO outbox_api;

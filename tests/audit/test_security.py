@@ -40,6 +40,8 @@ NOT_BY_TENANT = {
     "queue_pause": "whole queues",
     "dispatcher": "processes",
     "producer_tenant": "read by the owner's functions alone",
+    "retiring": "days",
+    "chore": "what is done for all",
     "alembic_version": "nobody may read it",
 }
 

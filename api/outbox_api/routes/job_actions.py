@@ -225,6 +225,10 @@ def require_retried(result: str) -> None:
             raise Problem(409, "This job has not ended: it needs no retry.")
         case "expired":
             raise Problem(409, "This job's expires_at has passed: it would never be sent.")
+        case "gone":
+            raise Problem(
+                409, "This job is no longer kept: send the dead letter's copy as a new job."
+            )
         case _:
             raise Problem(409, "This job has not failed. To send again what was sent, resend it.")
 

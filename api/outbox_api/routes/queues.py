@@ -1,10 +1,11 @@
-"""Queues: figures, pause and resume, by queue or by one tenant's lane (contracts.md 7)."""
+"""Queues: figures, pause and resume by queue or by one tenant's lane, and cleaning."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import time
+from typing import Annotated, Literal
 
 import msgspec
 from litestar.params import FromPath
@@ -15,9 +16,9 @@ from outbox.store import queues
 from outbox.store.queues import QueueRow
 from outbox.telemetry import quantile_s
 from outbox_api.answers import Page, answer
-from outbox_api.operations import Answer, operation
+from outbox_api.operations import Answer, Body, operation
 from outbox_api.problems import Problem, invalid, not_found
-from outbox_api.requests import ApiRequest, read_query
+from outbox_api.requests import ApiRequest, read_query, read_struct
 from outbox_api.runtime import runtime_of
 from outbox_api.tenancy import TenantQuery, tenant_filter
 
@@ -25,6 +26,7 @@ WINDOW_S = 900
 PAUSE_S_MAX = 10.0
 """How long a pause waits for dispatchers to see it."""
 PAUSE_POLL_S = 0.05
+CLEAN_JOBS_MAX = 10_000
 
 _QUEUE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -62,6 +64,20 @@ class PauseDone(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool
     effective: bool
     unseen_dispatchers: int
+
+
+class CleanOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which ended jobs go: those of a status whose end is so long ago, the oldest first."""
+
+    status: Literal["sent", "failed", "expired", "cancelled"]
+    older_than_s: Annotated[float, msgspec.Meta(ge=0, le=315_360_000)]
+    limit: Annotated[int, msgspec.Meta(ge=1, le=CLEAN_JOBS_MAX)] = 1_000
+
+
+class Cleaned(msgspec.Struct, frozen=True, kw_only=True):
+    """How many jobs went."""
+
+    deleted: int
 
 
 STATS_EXAMPLE = {
@@ -209,6 +225,40 @@ async def resume_queue(request: ApiRequest, queue: FromPath[str]) -> ASGIRespons
     return await _set_queue(request, queue, paused=False)
 
 
+@operation(
+    "POST",
+    "/queues/{queue:str}/clean",
+    summary="Delete ended jobs of a queue",
+    tag="queues",
+    needs="admin",
+    query=TenantQuery,
+    body=Body(kind=CleanOrder, examples={"sent": {"status": "sent", "older_than_s": 604_800}}),
+    answers={200: Answer(Cleaned, "So many jobs went.", {"deleted": 1_000})},
+    problems=(400, 413, 422),
+    path_examples=_PATH,
+)
+async def clean_queue(request: ApiRequest, queue: FromPath[str]) -> ASGIResponse:
+    """Delete ended jobs with their history and keys, the oldest first. It is written down.
+
+    Their `job_id`s are forgotten: handed in again, they are new jobs. Dead letters stay.
+    """
+    tenant = tenant_filter(request.auth, read_query(request, TenantQuery).tenant_id)
+    order = await read_struct(request, CleanOrder)
+    if not _QUEUE.fullmatch(queue):
+        raise invalid([Fault("/path/queue", "must be 1 to 63 of a-z, 0-9, '.', '_', '-'")])
+    async with runtime_of(request).database.transaction(request.auth.sees) as connection:
+        deleted = await queues.clean(
+            connection,
+            queue,
+            tenant=tenant,
+            status=order.status,
+            older_than_s=order.older_than_s,
+            limit=order.limit,
+            actor=request.auth.name,
+        )
+    return answer(Cleaned(deleted=deleted))
+
+
 async def _set_queue(request: ApiRequest, queue: str, *, paused: bool) -> ASGIResponse:
     if request.auth.tenant is not None:
         raise Problem(403, "A whole queue needs a service-wide key; a tenant's lane is at /lanes.")
@@ -302,4 +352,5 @@ ROUTES = [
     resume_queue,
     pause_lane,
     resume_lane,
+    clean_queue,
 ]

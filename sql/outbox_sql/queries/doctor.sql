@@ -8,7 +8,9 @@ select clock_timestamp() as now,
            and current_setting('synchronous_commit') <> 'off' as is_durable,
        current_setting('autovacuum') = 'on' as has_autovacuum,
        outbox.partition_days_left() as partition_days_left,
-       s.job_bytes_max, s.batch_jobs_max, s.retention_s, s.timeout_s_max, s.template_check, s.default_locale,
+       lag.days as retention_lag_days,
+       lag.live as retention_lag_live,
+       s.job_bytes_max, s.batch_jobs_max, s.retention_s, s.dead_letter_retention_s, s.timeout_s_max, s.template_check, s.default_locale,
        (select count(*) from outbox.dispatcher as d
         where not d.fenced and d.rescued_at is null
           and d.heartbeat_at > clock_timestamp() - make_interval(secs => %(alive_s)s)) as dispatchers,
@@ -33,6 +35,7 @@ select clock_timestamp() as now,
        oldest.pid as oldest_pid,
        extract(epoch from clock_timestamp() - oldest.xact_start)::float8 as oldest_transaction_s
 from outbox.setting as s
+left join lateral (select l.days, l.live from outbox.retention_lag() as l) as lag on true
 left join lateral (select a.pid, a.xact_start from pg_stat_activity as a
                    where a.backend_xmin is not null and a.datname = current_database() and a.pid <> pg_backend_pid()
                    order by a.xact_start limit 1) as oldest on true

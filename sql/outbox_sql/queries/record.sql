@@ -60,6 +60,8 @@ with o as materialized (
         j.error_class, j.error_code, j.error_message, decode(j.content_sha256, 'hex'), decode(j.content, 'base64')
     from judged as j
     where (j.op <> 'release' or j.cancelled) and not j.repeated
+      -- A late one may come when the job is no longer kept: then there is no partition for its history.
+      and (not j.late or (select true from outbox.job as f where f.id = j.id))
 ), dead as (
     insert into outbox.dead_letter (failed_at, id, job_id, series, attempts, tenant_id, queue, reason, error_class,
         error_code, error_message, job)

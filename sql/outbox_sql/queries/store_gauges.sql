@@ -10,4 +10,5 @@ select (select count(*) from outbox.dispatcher as d
               from outbox.dead_letter as d where d.replayed_at is null group by 1, 2) as g) as dead_letters,
        coalesce(extract(epoch from clock_timestamp() - (
            select min(a.xact_start) from pg_stat_activity as a
-           where a.backend_xmin is not null and a.datname = current_database())), 0)::float8 as snapshot_age_s
+           where a.backend_xmin is not null and a.datname = current_database())), 0)::float8 as snapshot_age_s,
+       outbox.partition_days_left() as partition_days_left

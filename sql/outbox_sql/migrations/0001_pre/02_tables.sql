@@ -6,6 +6,7 @@ create table outbox.setting (
     job_bytes_max     int         not null default 262144 check (job_bytes_max >= 4096),
     batch_jobs_max    int         not null default 10000,
     retention_s       int         not null default 7776000,
+    dead_letter_retention_s int   not null default 15552000,
     timeout_s_max     int         not null default 50,
     template_check    boolean     not null default true,
     default_locale    text        not null default 'en',
@@ -352,6 +353,21 @@ create table outbox.sink_message (
     created_at        timestamptz not null default clock_timestamp()
 );
 
+-- A day whose job partition is detached already, and what belongs to its jobs goes away in batches:
+-- those up to `pruned_to` are done.
+create table outbox.retiring (
+    day               date        primary key,
+    detached_at       timestamptz not null default clock_timestamp(),
+    pruned_to         bigint      not null default 0
+);
+
+-- When something that one dispatcher does for all was done last.
+create table outbox.chore (
+    chore             text        primary key,
+    done_at           timestamptz not null default '-infinity'
+);
+insert into outbox.chore (chore) values ('analyze');
+
 create table outbox.event (
     tenant_id         text        not null,
     event_id          uuid        not null,
@@ -364,6 +380,7 @@ create table outbox.event (
     jobs              uuid[]      not null default '{}',
     primary key (tenant_id, event_id)
 );
+create index event_accepted on outbox.event (accepted_at);
 
 create table outbox.rule (
     rule_id           uuid        primary key default gen_random_uuid(),

@@ -15,12 +15,12 @@ create function outbox.next_id() returns bigint
     return outbox.id_floor(clock_timestamp()) | (nextval('outbox.id_seq') & 4194303);
 
 -- CREATE, CHECK, ATTACH: a CREATE … PARTITION OF waits for every reader, and producers wait behind it.
-create function outbox.make_partitions(days_ahead int default 14) returns int
+create function outbox.make_partitions(days_ahead int default 14, now timestamptz default null) returns int
     language plpgsql security definer set search_path = pg_catalog, pg_temp
     set lock_timeout = '2s' as $$
 declare
     parent text;
-    first_day date := (clock_timestamp() at time zone 'utc')::date - 1;
+    first_day date := (coalesce(now, clock_timestamp()) at time zone 'utc')::date - 1;
     day date;
     child text;
     low bigint;
@@ -51,9 +51,19 @@ comment on function outbox.make_partitions is
     'Create the daily partitions that are missing up to so many days ahead; returns how many it made.';
 select outbox.make_partitions();
 
-create function outbox.partition_days_left() returns int
+-- The days that have a partition of a table; `pending`: somebody's DETACH … CONCURRENTLY was interrupted.
+create function outbox.days_of(parent regclass)
+    returns table (day date, child text, pending boolean, low bigint, high bigint)
     language sql stable security definer set search_path = pg_catalog, pg_temp
-    return (select count(*)::int
-            from pg_inherits i join pg_class c on c.oid = i.inhrelid
-            where i.inhparent = 'outbox.job'::regclass
-              and c.relname > 'job_' || to_char(clock_timestamp() at time zone 'utc', 'YYYYMMDD'));
+    as $$ select d.day, d.relname, d.inhdetachpending, outbox.id_floor(d.day::timestamp at time zone 'utc'),
+                 outbox.id_floor((d.day + 1)::timestamp at time zone 'utc')
+          from (select to_date(right(c.relname, 8), 'YYYYMMDD') as day, c.relname::text, i.inhdetachpending
+                from pg_inherits as i join pg_class as c on c.oid = i.inhrelid
+                where i.inhparent = parent) as d $$;
+
+create function outbox.partition_days_left(now timestamptz default null) returns int
+    language sql stable security definer set search_path = pg_catalog, pg_temp
+    return (select min(n.days)::int
+            from (values ('outbox.job'::regclass), ('outbox.delivery'::regclass)) as p(parent)
+            cross join lateral (select count(*) as days from outbox.days_of(p.parent) as d
+                                where d.day > (coalesce(now, clock_timestamp()) at time zone 'utc')::date) as n);

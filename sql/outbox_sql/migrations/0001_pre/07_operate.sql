@@ -56,20 +56,22 @@ $$;
 -- A new series for a failed job: the lease number goes on, so that no outcome of an older series
 -- can ever match.
 create function outbox.retry_job(wanted bigint, actor text, action text default 'retry', dead_letter bigint default null)
-    returns text  -- retried, or why not: live, not failed
+    returns text  -- retried, or why not: live, not failed, expired, gone (its dead letter outlived it)
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     last record;
     j outbox.job;
 begin
-    select * into j from outbox.job as o where o.id = wanted;
-    if exists (select from outbox.entry as e where e.id = wanted) then
+    select * into j from outbox.job as o where o.id = wanted for key share;  -- clean_jobs must not delete it now
+    if j.id is null then
+        return 'gone';
+    elsif exists (select from outbox.entry as e where e.id = wanted) then
         return 'live';
     end if;
     select d.series, d.status, (select max(m.lease_no) from outbox.delivery as m where m.id = wanted) as lease_no
     into last
     from outbox.delivery as d where d.id = wanted and d.terminal and not d.late order by d.series desc limit 1;
-    if j.id is null or not outbox.acts_for(j.tenant_id) or last.status is distinct from 'FAILED' then
+    if not outbox.acts_for(j.tenant_id) or last.status is distinct from 'FAILED' then
         return 'not failed';
     end if;
     if j.expires_at <= clock_timestamp() then

@@ -83,13 +83,15 @@ end
 $$;
 revoke all on outbox.api_key from outbox_dispatcher;
 revoke insert, update, delete on outbox.setting from outbox_dispatcher;
+-- Functions of the owner see to these.
+revoke all on outbox.retiring, outbox.chore from outbox_dispatcher;
 grant usage on all sequences in schema outbox to outbox_dispatcher, outbox_api;
 
 grant execute on function outbox.find_job, outbox.cancel_jobs, outbox.retry_job, outbox.promote_job, outbox.set_paused,
     outbox.unseen_by, outbox.erase_recipient, outbox.authenticate, outbox.sees, outbox.current_status,
     outbox.live_status, outbox.ended_status, outbox.accepted_status, outbox.whole_job, outbox.from_priority,
     outbox.to_priority, outbox.id_time, outbox.id_floor, outbox.ring, outbox.partition_days_left,
-    outbox.make_partitions, outbox.address_hash, outbox.to_time, outbox.uuid5, outbox.pointer to outbox_api;
+    outbox.make_partitions, outbox.retention_lag, outbox.clean_jobs, outbox.address_hash, outbox.to_time, outbox.uuid5, outbox.pointer to outbox_api;
 grant select on outbox.job_key, outbox.job, outbox.entry, outbox.delivery, outbox.dead_letter, outbox.lane,
     outbox.receipt, outbox.operator_action, outbox.stat_second, outbox.stat_minute, outbox.stat_total,
     outbox.dispatcher, outbox.handler, outbox.setting, outbox.queue_pause, outbox.control,
