@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 from outbox.channels.guard_allow import parse_allow
 from outbox.channels.webhook_signature import SECRETS_MAX, SecretRefused, key_of
 from outbox.errors import ConfigError
+from outbox.sealing import KEYS_MAX
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -134,6 +135,17 @@ def _secret(text: str) -> str:
     return text
 
 
+def _secret_keys(text: str) -> str:
+    keys = text.split()
+    if len(keys) > KEYS_MAX:
+        raise ValueError(f"must be at most {KEYS_MAX} keys")
+    if len(set(keys)) < len(keys):
+        raise ValueError("must not name a key twice")
+    for key in keys:
+        _secret(key)
+    return " ".join(keys)
+
+
 def _database_url(text: str) -> str:
     parts = _url(text)
     if parts is None or parts.scheme not in ("postgresql", "postgres"):
@@ -210,6 +222,7 @@ def _locale(text: str) -> str:
 SWITCH: Parser[bool] = Form("on or off", _switch)
 TEXT: Parser[str] = Form("text", _plain)
 SECRET: Parser[str] = Form("12 characters or more, ASCII", _secret)
+SECRET_KEYS: Parser[str] = Form("12 characters or more, ASCII; several with spaces", _secret_keys)
 FOLDER: Parser[Path] = Form("a folder", lambda text: Path(_plain(text)))
 DATABASE_URL: Parser[str] = Form("`postgresql://user:password@host:port/database`", _database_url)
 SMTP_URL: Parser[str] = Form(

@@ -5,6 +5,7 @@
     ├── JobConflict        the same job_id was accepted before with other content
     ├── NotPermitted       the connection's role may not act for that tenant
     ├── ConfigError        a setting is unknown, malformed or impossible beside another
+    ├── SealBroken         a secret cannot be sealed, or opened again (outbox.sealing)
     └── StoreUnavailable   Postgres cannot be reached, or is not migrated
 
 Failures that a delivery expects are values (`outbox.outcome`), not exceptions.
@@ -52,6 +53,10 @@ class NotPermitted(OutboxError):
 
 class ConfigError(OutboxError):
     """A setting cannot be used. The text is a sentence for the person who set it."""
+
+
+class SealBroken(OutboxError):
+    """A secret cannot be sealed or opened. The text says why, and nothing of the secret."""
 
 
 class StoreUnavailable(OutboxError):

@@ -94,6 +94,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `data_json`, `payload_json` are raw JSON, so that no number passes through a float.
     `subject`, `text`, `html` are rendered; a channel without a template has `text=None`.
     `endpoint` names the registered webhook endpoint whose URL `to` is; None is a job's own `to`.
+    `sender` and `phone_region` are the tenant's own, where it has set them: the From of its mail,
+    and the country of a number that is written without one.
     """
 
     key: UUID
@@ -120,3 +122,5 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     meta_json: bytes = b"{}"
     traceparent: str | None = None
     secrets: tuple[str, ...] = ()
+    sender: str | None = None
+    phone_region: str | None = None

@@ -118,7 +118,10 @@ class Config:
         None, values.SECRET, "The first API key, with all scopes on all tenants.", secret=True
     )
     secret_key: str | None = _setting(
-        None, values.SECRET, "Encrypts and signs what the database keeps.", secret=True
+        None,
+        values.SECRET_KEYS,
+        "Encrypts and signs what the database keeps. Of several the first does, all can read.",
+        secret=True,
     )
     mode: Mode = _setting(
         "live",

@@ -27,12 +27,15 @@ from outbox_api.routes import (
     notifications,
     pages,
     previews,
+    providers,
     queues,
     recipients,
     rules,
     schema,
     sink,
+    suppressions,
     templates,
+    tenants,
 )
 from outbox_api.runtime import Runtime
 
@@ -49,7 +52,10 @@ ROUTES = [
     *rules.ROUTES,
     *queues.ROUTES,
     *sink.ROUTES,
+    *suppressions.ROUTES,
     *keys.ROUTES,
+    *tenants.ROUTES,
+    *providers.ROUTES,
     *monitoring.ROUTES,
     *schema.ROUTES,
     *pages.ROUTES,

@@ -9,6 +9,7 @@ from typing import cast
 
 from outbox.config import Config
 from outbox.render import RenderPool
+from outbox.sealing import Keyring
 from outbox.store.pool import Database
 from outbox_api.auth import KeyRing
 from outbox_api.doorbell import Doorbell
@@ -26,6 +27,7 @@ class Runtime:
         self.config = config
         self.database = Database(database_url, size_max=config.pool_size)
         self.keys = KeyRing(self.database, config.admin_key)
+        self.sealing = Keyring(config.secret_key)
         self.bell = Doorbell(database_url)
         self.intake = Intake(self.database, self.bell.ring)
         self.waiting = Waiting(self.database)

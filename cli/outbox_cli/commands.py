@@ -13,6 +13,7 @@ from outbox_cli import (
     jobs,
     keys,
     migrating,
+    providers,
     queues,
     recipients,
     sending,
@@ -37,6 +38,7 @@ def add_to(app: typer.Typer) -> None:
         ("templates", templates, "Push templates from files, list and preview them."),
         ("recipients", recipients, "The recipient directory."),
         ("keys", keys, "API keys."),
+        ("providers", providers, "Tenants' own providers, and new keys for their secrets."),
     ):
         app.add_typer(module.app, name=name, help=about)
     app.add_typer(bench.app, name="bench", help="Measure this machine.")

@@ -77,12 +77,17 @@ class LaneBook:
         self._states: dict[LaneId, LaneState] = {}
         self._scopes: dict[tuple[str, str, str], LaneState] = {}
         self.version = Version(0)
+        self.catalog = 0
         self.newest: int | None = None
         self.channels: dict[str, str | None] = {}
 
-    def load(self, version: Version, lanes: Iterable[Lane]) -> None:
-        """Take over a fresh picture. What was resumed or unheld is looked at from the bottom."""
+    def load(self, version: Version, lanes: Iterable[Lane], *, catalog: int = 0) -> None:
+        """Take over a fresh picture. What was resumed or unheld is looked at from the bottom.
+
+        `catalog` is the version of tenants, providers and endpoints, kept for whoever asks.
+        """
         self.version = version
+        self.catalog = catalog
         for lane in lanes:
             self.newest = max(self.newest or 0, lane.lane_id)
             if self._queues is not None and lane.queue not in self._queues:

@@ -82,8 +82,8 @@ class Liveness:
             await self.rescue(connection, beat.to_rescue)
 
     async def _load_lanes(self, connection: Connection) -> None:
-        version, lanes = await engine.load_lanes(connection)
-        self._lanes.load(version, lanes)
+        version, catalog, lanes = await engine.load_lanes(connection)
+        self._lanes.load(version, lanes, catalog=catalog)
         self._on_lanes()
         # From here on nothing starts in a lane that this version pauses: say so at once.
         await engine.acknowledge(connection, epoch=self._life.epoch, seen_version=version)

@@ -17,6 +17,7 @@ from outbox.store.engine import Claimed, Connection
 from outbox_dispatcher.facts import Facts, event_type_of, read_facts
 from outbox_dispatcher.slots import Item
 from outbox_dispatcher.templates import Template, TemplateShelf
+from outbox_dispatcher.tenants import TenantBook, TenantFacts
 
 NO_ADDRESS = {
     "email": "User has no email",
@@ -36,8 +37,10 @@ class Preparer:
         timeout_s: float,
         held: Callable[[Claimed, Facts], LaneId | None],
         now: Callable[[], datetime],
+        tenants: TenantBook,
     ) -> None:
         self._render = render
+        self._tenants = tenants
         self._held = held
         self._now = now
         self._shelf = TemplateShelf()
@@ -64,12 +67,17 @@ class Preparer:
         for item, fact, person in zip(items, facts, found, strict=True):
             if item.divert_to is not None:
                 continue
+            self._choose_provider(item)
             item.decided = _refusal(item.claimed, person) or self._snooze(item, fact, person)
             if item.decided is not None:
                 continue
             if fact.template_code is None and fact.content is None:
                 item.message = _message(
-                    item.claimed, fact, to=person.address, user_id=fact.user_id
+                    item.claimed,
+                    fact,
+                    to=person.address,
+                    user_id=fact.user_id,
+                    tenant=self._tenants.get(item.claimed.tenant_id),
                 )
                 continue
             template: Template | None = None
@@ -89,6 +97,12 @@ class Preparer:
         item.timeout_s = facts.timeout_s or self._timeout_s
         return facts
 
+    def _choose_provider(self, item: Item) -> None:
+        claimed = item.claimed
+        own = self._tenants.handler_of(claimed.tenant_id, claimed.channel or "")
+        if own is not None:
+            item.handler = own
+
     def _snooze(self, item: Item, facts: Facts, person: Found) -> Outcome | None:
         claimed = item.claimed
         if person.quiet_from is None or person.quiet_to is None:
@@ -97,7 +111,8 @@ class Preparer:
             channel=claimed.channel or "", category=facts.category, priority=claimed.priority
         ):
             return None
-        until = quiet_until(person.quiet_from, person.quiet_to, person.timezone, self._now())
+        timezone = person.timezone or self._tenants.get(claimed.tenant_id).timezone
+        until = quiet_until(person.quiet_from, person.quiet_to, timezone, self._now())
         return (
             None if until is None else Snoozed(until=until, reason="the recipient's quiet hours")
         )
@@ -131,6 +146,7 @@ class Preparer:
                 facts,
                 to=person.address,
                 user_id=facts.user_id,
+                tenant=self._tenants.get(item.claimed.tenant_id),
                 # A job's own subject stands where its content is its own as well.
                 subject=answer.subject,
                 text=answer.text,
@@ -222,6 +238,7 @@ def _message(
     *,
     to: str | None,
     user_id: str | None,
+    tenant: TenantFacts | None = None,
     subject: str | None = None,
     text: str | None = None,
     html: str | None = None,
@@ -252,4 +269,6 @@ def _message(
         payload_json=bytes(facts.payload) or None,
         meta_json=bytes(facts.meta),
         traceparent=claimed.traceparent,
+        sender=None if tenant is None else tenant.sender,
+        phone_region=None if tenant is None else tenant.phone_region,
     )

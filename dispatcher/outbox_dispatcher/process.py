@@ -127,12 +127,15 @@ def dispatcher_settings(config: Config, database_url: str, orders: Orders) -> Di
         default_locale=config.default_locale,
         start_paused=orders.start_paused,
         secrets=_secrets(config, database_url),
+        provider_settings=config.handler_settings(),
+        secret_key=config.secret_key,
     )
 
 
 def _secrets(config: Config, database_url: str) -> tuple[str, ...]:
     """Return what must not get into any error text, longest first."""
-    found: set[str] = {s for s in (config.admin_key, config.secret_key) if s}
+    found: set[str] = {config.admin_key} if config.admin_key else set()
+    found.update((config.secret_key or "").split())
     found.update((config.webhook_secret or "").split())
     for url in (database_url, config.direct_database_url, config.smtp_url):
         password = urlsplit(url).password if url else None

@@ -25,6 +25,7 @@ from outbox.channels.registry import CONTRACT_CHANNELS
 from outbox.message import EntryId, Epoch, LaneId, LeaseNo
 from outbox.outcome import Rejected
 from outbox.render import RenderPool
+from outbox.sealing import Keyring
 from outbox.store import dispatch, engine
 from outbox_dispatcher.claimer import Claimer
 from outbox_dispatcher.executor import Executor
@@ -38,6 +39,7 @@ from outbox_dispatcher.preparer import Preparer
 from outbox_dispatcher.recorder import Pending, Recorder, count_by_slots
 from outbox_dispatcher.settings import DispatcherSettings
 from outbox_dispatcher.slots import Item, Slots
+from outbox_dispatcher.tenants import TenantBook
 from outbox_dispatcher.upkeep import upkeep
 from outbox_dispatcher.wakeup import Wakeup
 
@@ -71,6 +73,9 @@ class Dispatcher:
         self._links: Links | None = None
         self.life = Life()
         self.lanes = LaneBook(settings.queues)
+        self.tenants = TenantBook(
+            settings=settings.provider_settings, keyring=Keyring(settings.secret_key)
+        )
         self.wakeup = Wakeup(poll_s_min=settings.poll_s_min, poll_s_max=settings.poll_s_max)
         self.recorder = Recorder(
             life=self.life,
@@ -117,6 +122,7 @@ class Dispatcher:
                 id(h): h for h in (*self._channels.values(), *self._queues.values())
             }.values():
                 await stack.enter_async_context(handler)
+            stack.push_async_callback(self.tenants.close)
             render = await stack.enter_async_context(RenderPool(self._settings.render_workers))
             self._preparer = Preparer(
                 render=render,
@@ -124,6 +130,7 @@ class Dispatcher:
                 timeout_s=self._settings.timeout_s,
                 held=self._held_template,
                 now=self.life.db_now,
+                tenants=self.tenants,
             )
             watching = asyncio.create_task(self.executor.watch_timeouts())
             try:
@@ -363,6 +370,11 @@ class Dispatcher:
     async def _prepare(self, items: Sequence[Item]) -> None:
         assert self._links is not None
         async with self._links.side_lock:
+            await self.tenants.load(
+                self._links.side,
+                {item.claimed.tenant_id for item in items},
+                catalog=self.lanes.catalog,
+            )
             await self._preparer.prepare(self._links.side, items)
         by_slots: dict[Slots, list[Item]] = {}
         for item in items:

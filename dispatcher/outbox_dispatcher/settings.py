@@ -35,7 +35,9 @@ class DispatcherSettings:
     render_workers: int = 1
     default_locale: str = "en"
     start_paused: bool = False
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    provider_settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
     code_version: str = field(default_factory=lambda: version("outbox"))
 
     def concurrency_of(self, queue: str, channel: str | None) -> int:

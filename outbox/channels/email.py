@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
@@ -24,7 +25,7 @@ from outbox.channels.mime import (
     check_reply_to,
     parse_sender,
 )
-from outbox.channels.providers import chosen_provider, own_deadline_s
+from outbox.channels.providers import GUARDED, chosen_provider, own_deadline_s
 from outbox.channels.sink import SinkChannel
 from outbox.channels.smtp import Envelope, SmtpProvider, pool_size_of
 from outbox.channels.smtp_session import smtp_server
@@ -47,6 +48,7 @@ class EmailChannel:
         self._capture: LogChannel | SinkChannel | None = None
         self._smtp: SmtpProvider | None = None
         self._sender: Sender | None = None
+        self._is_tenants = GUARDED in settings
         if provider == "log":
             self._capture = LogChannel("email")
         elif provider == "sink":
@@ -84,23 +86,35 @@ class EmailChannel:
             return await self._capture.deliver(message, timeout_s=timeout_s)
         if self._smtp is None:
             return _missing("OUTBOX_SMTP_URL or OUTBOX_EMAIL_PROVIDER")
-        if self._sender is None:
+        sender = self._sender
+        if message.sender is not None and not self._is_tenants:
+            sender = _sender_of(message.sender)
+        if sender is None:
             return _missing("OUTBOX_MAIL_FROM")
         mail = build_mail(
-            sender=self._sender,
+            sender=sender,
             recipient=checked,
             subject=message.subject or "",
             text=message.text,
             html=message.html,
-            message_id=f"{message.key}@{self._sender.mailbox.domain}",
+            message_id=f"{message.key}@{sender.mailbox.domain}",
             date=datetime.now(UTC),
             headers=message.headers,
         )
         return await self._smtp.send(
-            Envelope(sender=self._sender.mailbox, recipient=checked, mail=mail),
+            Envelope(sender=sender.mailbox, recipient=checked, mail=mail),
             timeout_s=own_deadline_s(timeout_s),
             sent=sent_by("smtp", message),
         )
+
+
+@lru_cache(maxsize=1_024)
+def _sender_of(text: str) -> Sender | None:
+    """Return a tenant's own From; None for one that is none, which its door refuses."""
+    try:
+        return parse_sender(text)
+    except AddressRefused:
+        return None
 
 
 def _check(message: Message) -> Mailbox | Rejected:

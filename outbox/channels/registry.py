@@ -57,6 +57,18 @@ def make_handler(channel: str, settings: Mapping[str, str]) -> Handler:
     return _make(entry, settings)
 
 
+def is_installed(channel: str) -> bool:
+    """Tell whether a channel's handler can be made in this process: the API may do without."""
+    entry = _entries(CHANNELS_GROUP).get(channel)
+    if entry is None:
+        return False
+    try:
+        entry.load()
+    except Exception:
+        return False
+    return True
+
+
 def load_queue_handlers(settings: Mapping[str, str]) -> dict[str, Handler]:
     """Return a handler for each queue that carries a `payload`, by the queue's name.
 

@@ -46,11 +46,23 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: datetime | None
 
 
-class Tenant(msgspec.Struct, frozen=True):
-    """A tenant's own settings."""
+class TenantParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant sets for itself. `sender`: the From of its mail by the operator's provider.
+
+    `own_providers`: nothing of its goes out by the operator's own providers.
+    """
+
+    default_locale: str | None = None
+    timezone: str | None = None
+    sender: str | None = None
+    phone_region: str | None = None
+    own_providers: bool = False
+
+
+class Tenant(TenantParts, frozen=True, kw_only=True):
+    """A tenant's own settings, as they are stored."""
 
     tenant_id: str
-    default_locale: str | None
     created_at: datetime
 
 
@@ -155,6 +167,7 @@ class Suppression(msgspec.Struct, frozen=True):
     code: str
     reason: str | None
     created_at: datetime
+    expires_at: datetime | None
 
 
 class SinkRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -256,9 +269,9 @@ async def list_tenants(connection: Connection, *, tenant: str | None) -> list[Te
     return await fetch(connection, Tenant, "tenant_list", {"tenant": tenant})
 
 
-async def put_tenant(connection: Connection, tenant: str, *, default_locale: str | None) -> Tenant:
-    """Set up a tenant, or change it."""
-    parameters = {"tenant": tenant, "default_locale": default_locale}
+async def put_tenant(connection: Connection, tenant: str, parts: TenantParts) -> Tenant:
+    """Set up a tenant, or change it, whole."""
+    parameters = msgspec.structs.asdict(parts) | {"tenant": tenant}
     stored = await fetch_one(connection, Tenant, "tenant_put", parameters)
     assert stored is not None
     return stored
@@ -421,6 +434,30 @@ async def list_suppressions(
         },
         prepare=False,
     )
+
+
+async def put_suppression(
+    connection: Connection,
+    *,
+    tenant: str,
+    channel: str,
+    address: str,
+    code: str,
+    reason: str | None,
+    expires_at: datetime | None,
+) -> Suppression:
+    """Let an address receive nothing more on a channel, for ever or until `expires_at`."""
+    parameters = {
+        "tenant": tenant,
+        "channel": channel,
+        "address": address,
+        "code": code,
+        "reason": reason,
+        "expires_at": expires_at,
+    }
+    stored = await fetch_one(connection, Suppression, "suppression_put", parameters)
+    assert stored is not None
+    return stored
 
 
 async def delete_suppression(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import time
+from uuid import UUID
 
 import msgspec
 
@@ -74,6 +75,38 @@ async def find_recipients(connection: Connection, wanted: Sequence[Wanted]) -> l
     )
     rows = [Found(*row) for row in await cursor.fetchall()]  # type: ignore[arg-type]
     return sorted(rows, key=lambda found: found.n)
+
+
+class TenantRow(msgspec.Struct, frozen=True):
+    """A tenant's own settings and its providers in order, as JSON (`ProviderRow`s)."""
+
+    tenant_id: str
+    timezone: str | None
+    sender: str | None
+    phone_region: str | None
+    own_providers: bool
+    providers_json: str
+
+
+class ProviderRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider that is in use, its credentials sealed. `updated_at` tells one version of it."""
+
+    provider_id: UUID
+    channel: str
+    kind: str
+    name: str
+    config: dict[str, str]
+    credentials: str | None
+    key_id: str | None
+    updated_at: str
+
+
+async def find_tenants(connection: Connection, tenants: Sequence[str]) -> list[TenantRow]:
+    """Return what is set up for these tenants; each has a row, set up or not."""
+    cursor = await connection.execute(
+        query("dispatch_tenants"), {"tenants": list(tenants)}, prepare=True
+    )
+    return [TenantRow(*row) for row in await cursor.fetchall()]  # type: ignore[arg-type]
 
 
 async def find_templates(

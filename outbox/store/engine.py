@@ -289,12 +289,12 @@ async def acknowledge(connection: Connection, *, epoch: Epoch, seen_version: Ver
     )
 
 
-async def load_lanes(connection: Connection) -> tuple[Version, list[Lane]]:
-    """Return all lanes and the version that they stand for."""
+async def load_lanes(connection: Connection) -> tuple[Version, int, list[Lane]]:
+    """Return the version, that of tenants and providers, and all lanes as they stand for it."""
     cursor = await connection.execute(query("lanes"), prepare=True)
     rows = await cursor.fetchall()
-    lanes = [Lane(*row[1:]) for row in rows if row[1] is not None]  # type: ignore[arg-type]
-    return Version(int(str(rows[0][0]))), lanes
+    lanes = [Lane(*row[2:]) for row in rows if row[2] is not None]  # type: ignore[arg-type]
+    return Version(int(str(rows[0][0]))), int(str(rows[0][1])), lanes
 
 
 async def next_due(connection: Connection) -> list[tuple[LaneId, datetime, datetime]]:

@@ -210,6 +210,17 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.catalog_changed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    update outbox.control set version = version + 1, catalog = catalog + 1;
+    perform pg_notify('outbox_bell', 'control');
+    return null;
+end
+$$;
+
 CREATE FUNCTION outbox.check_batch(jobs jsonb[], tenant text, on_conflict text, on_fault text, jobs_max integer) RETURNS void
     LANGUAGE plpgsql STABLE
     AS $$
@@ -2181,6 +2192,7 @@ CREATE TABLE outbox.chore (
 CREATE TABLE outbox.control (
     only_row boolean DEFAULT true NOT NULL,
     version bigint DEFAULT 1 NOT NULL,
+    catalog bigint DEFAULT 1 NOT NULL,
     CONSTRAINT control_only_row_check CHECK (only_row)
 );
 
@@ -2662,6 +2674,25 @@ CREATE TABLE outbox.producer_tenant (
     tenant_id text NOT NULL
 );
 
+CREATE TABLE outbox.provider (
+    provider_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    tenant_id text NOT NULL,
+    channel text NOT NULL,
+    kind text NOT NULL,
+    name text NOT NULL,
+    preference smallint DEFAULT 100 NOT NULL,
+    config jsonb DEFAULT '{}'::jsonb NOT NULL,
+    credentials bytea,
+    key_id text,
+    enabled boolean DEFAULT true NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT provider_check CHECK (((credentials IS NULL) = (key_id IS NULL))),
+    CONSTRAINT provider_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 64)))
+);
+
+ALTER TABLE ONLY outbox.provider FORCE ROW LEVEL SECURITY;
+
 CREATE VIEW outbox.queue_now WITH (security_invoker='true') AS
  SELECT l.queue,
     l.tenant_id,
@@ -2815,7 +2846,8 @@ CREATE TABLE outbox.suppression (
     address text NOT NULL,
     code text NOT NULL,
     reason text,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone
 );
 
 ALTER TABLE ONLY outbox.suppression FORCE ROW LEVEL SECURITY;
@@ -2843,7 +2875,12 @@ ALTER TABLE ONLY outbox.template FORCE ROW LEVEL SECURITY;
 CREATE TABLE outbox.tenant (
     tenant_id text NOT NULL,
     default_locale text,
+    timezone text,
+    sender text,
+    phone_region text,
+    own_providers boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT tenant_phone_region_check CHECK ((phone_region ~ '^[A-Z]{2}$'::text)),
     CONSTRAINT tenant_tenant_id_check CHECK (((char_length(tenant_id) >= 1) AND (char_length(tenant_id) <= 128)))
 );
 
@@ -2940,6 +2977,12 @@ ALTER TABLE ONLY outbox.operator_action
 ALTER TABLE ONLY outbox.producer_tenant
     ADD CONSTRAINT producer_tenant_pkey PRIMARY KEY (role_name, tenant_id);
 
+ALTER TABLE ONLY outbox.provider
+    ADD CONSTRAINT provider_pkey PRIMARY KEY (provider_id);
+
+ALTER TABLE ONLY outbox.provider
+    ADD CONSTRAINT provider_tenant_id_channel_name_key UNIQUE (tenant_id, channel, name);
+
 ALTER TABLE ONLY outbox.queue_pause
     ADD CONSTRAINT queue_pause_pkey PRIMARY KEY (queue);
 
@@ -3027,6 +3070,10 @@ ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_6_pkey;
 
 ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_7_pkey;
 
+CREATE TRIGGER catalog_changed AFTER INSERT OR DELETE OR UPDATE ON outbox.provider FOR EACH STATEMENT EXECUTE FUNCTION outbox.catalog_changed();
+
+CREATE TRIGGER catalog_changed AFTER DELETE OR UPDATE ON outbox.tenant FOR EACH STATEMENT EXECUTE FUNCTION outbox.catalog_changed();
+
 CREATE TRIGGER make_lanes AFTER INSERT ON outbox.handler FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_lanes();
 
 CREATE TRIGGER make_lanes AFTER INSERT ON outbox.tenant FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_lanes();
@@ -3060,6 +3107,8 @@ CREATE POLICY everything ON outbox.job_key TO outbox_owner, outbox_dispatcher US
 CREATE POLICY everything ON outbox.lane TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.operator_action TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.provider TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.receipt TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
@@ -3113,6 +3162,8 @@ CREATE POLICY own_tenant ON outbox.lane TO outbox_api USING (outbox.sees(tenant_
 
 CREATE POLICY own_tenant ON outbox.operator_action TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
+CREATE POLICY own_tenant ON outbox.provider TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
 CREATE POLICY own_tenant ON outbox.receipt TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.recipient TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
@@ -3138,6 +3189,8 @@ CREATE POLICY own_tenant ON outbox.suppression TO outbox_api USING (outbox.sees(
 CREATE POLICY own_tenant ON outbox.template TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.tenant TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+ALTER TABLE outbox.provider ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.receipt ENABLE ROW LEVEL SECURITY;
 
@@ -3196,6 +3249,9 @@ GRANT ALL ON FUNCTION outbox.caller() TO outbox_dispatcher;
 REVOKE ALL ON FUNCTION outbox.cancel_jobs(ids bigint[], actor text, reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.cancel_jobs(ids bigint[], actor text, reason text) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.cancel_jobs(ids bigint[], actor text, reason text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.catalog_changed() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.catalog_changed() TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.check_batch(jobs jsonb[], tenant text, on_conflict text, on_fault text, jobs_max integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.check_batch(jobs jsonb[], tenant text, on_conflict text, on_fault text, jobs_max integer) TO outbox_dispatcher;
@@ -3523,6 +3579,9 @@ GRANT USAGE ON SEQUENCE outbox.operator_action_action_id_seq TO outbox_dispatche
 GRANT USAGE ON SEQUENCE outbox.operator_action_action_id_seq TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.producer_tenant TO outbox_dispatcher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.provider TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.provider TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.queue_now TO outbox_dispatcher;
 GRANT SELECT ON TABLE outbox.queue_now TO outbox_api;

@@ -11,6 +11,8 @@ import psycopg
 import pytest
 
 from outbox.embedded import EmbeddedServer
+from outbox.sealing import Keyring, Sealed
+from outbox.store.providers import open_credentials, place_of
 from tests.cli.shell import Shell
 from tests.postgres import Database
 
@@ -356,3 +358,32 @@ def test_the_schema_is_printed_without_a_database(shell: Shell) -> None:
     done = shell.run("migrate", "--sql")
     assert done.code == 0
     assert "create table outbox.job" in done.out
+
+
+def test_credentials_are_put_under_a_new_key_and_the_old_one_can_go(
+    outbox: Shell, database: Database
+) -> None:
+    provider_id = uuid.uuid4()
+    sealed = Keyring("the-old-key-of-ours").seal(b'{"a":"b"}', place=place_of(provider_id))
+    with psycopg.connect(database.admin_url) as admin:
+        admin.execute(
+            "insert into outbox.provider (provider_id, tenant_id, channel, kind, name,"
+            " credentials, key_id) values (%s, 'acme', 'email', 'smtp', 'main', %s, %s)",
+            (provider_id, sealed.content, sealed.key_id),
+        )
+    new = {"OUTBOX_SECRET_KEY": "the-new-key-of-ours"}
+    unreadable = outbox.run("providers", "reencrypt", env=new)
+    assert (unreadable.code, str(provider_id) in unreadable.err) == (1, True)
+    both = {"OUTBOX_SECRET_KEY": "the-new-key-of-ours the-old-key-of-ours"}
+    done = outbox.run("providers", "reencrypt", "--json", env=both)
+    assert done.json["reencrypted"] == 1
+    (row,) = outbox.run("providers", "ls", "--json", env=new).json
+    assert row["key_id"] == done.json["key_id"] == Keyring("the-new-key-of-ours").newest
+    assert "a" not in row
+    with psycopg.connect(database.admin_url) as admin:
+        found = admin.execute("select credentials, key_id from outbox.provider").fetchone()
+    assert found is not None
+    opened = open_credentials(
+        Keyring("the-new-key-of-ours"), Sealed(found[1], bytes(found[0])), provider_id
+    )
+    assert opened == {"a": "b"}

@@ -1,4 +1,4 @@
-"""API keys and tenants (api.md 2, 3)."""
+"""API keys (api.md 2, 3)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
 from outbox.errors import Fault
-from outbox.render import normalise_locale
 from outbox.store import catalog
-from outbox.store.catalog import ApiKey, Tenant
-from outbox.store.pool import EVERY_TENANT
+from outbox.store.catalog import ApiKey
 from outbox_api import samples
 from outbox_api.answers import Page, answer, no_content
 from outbox_api.auth import Scope
@@ -37,7 +35,6 @@ _KEY = {
     "last_used_at": None,
     "revoked_at": None,
 }
-_TENANT = {"tenant_id": "acme", "default_locale": "en", "created_at": samples.AT}
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,12 +50,6 @@ class MadeKey(ApiKey, frozen=True, kw_only=True):
     """A new key; `key` is shown this once, and stored nowhere."""
 
     key: str
-
-
-class TenantParts(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant's own settings."""
-
-    default_locale: Annotated[str, Meta(max_length=35)] | None = None
 
 
 @operation(
@@ -154,47 +145,4 @@ async def revoke_key(request: ApiRequest, key_id: FromPath[UUID]) -> ASGIRespons
     return no_content()
 
 
-@operation(
-    "GET",
-    "/tenants",
-    summary="List tenants",
-    tag="administration",
-    needs="admin",
-    answers={200: Answer(Page[Tenant], "The tenants.", {"items": [_TENANT], "next_cursor": None})},
-)
-async def list_tenants(request: ApiRequest) -> ASGIResponse:
-    """List the tenants that were set up; jobs of others are taken all the same."""
-    async with runtime_of(request).database.transaction(
-        request.auth.sees, read_only=True
-    ) as connection:
-        tenants = await catalog.list_tenants(connection, tenant=request.auth.tenant)
-    return answer(Page(items=tenants))
-
-
-@operation(
-    "PUT",
-    "/tenants/{tenant_id:str}",
-    summary="Set up a tenant",
-    tag="administration",
-    needs="admin",
-    body=Body(kind=TenantParts, examples={"english": {"default_locale": "en"}}),
-    answers={200: Answer(Tenant, "As it is stored.", _TENANT)},
-    problems=(400, 413, 415, 422),
-    path_examples={"tenant_id": "acme"},
-)
-async def put_tenant(request: ApiRequest, tenant_id: FromPath[str]) -> ASGIResponse:
-    """Set up a tenant, or change it. Needs a service-wide key, but for one's own."""
-    parts = await read_struct(request, TenantParts)
-    if request.auth.tenant not in (None, tenant_id):
-        raise Problem(403, "The key acts for another tenant.")
-    if len(tenant_id) > 128 or tenant_id == EVERY_TENANT:
-        raise invalid([Fault("/path/tenant_id", "must have 1 to 128 characters, and not be *")])
-    locale = normalise_locale(parts.default_locale)
-    if parts.default_locale is not None and locale is None:
-        raise invalid([Fault("/default_locale", "must be a language tag")])
-    async with runtime_of(request).database.transaction(request.auth.sees) as connection:
-        stored = await catalog.put_tenant(connection, tenant_id, default_locale=locale)
-    return answer(stored)
-
-
-ROUTES = [make_key, list_keys, revoke_key, list_tenants, put_tenant]
+ROUTES = [make_key, list_keys, revoke_key]

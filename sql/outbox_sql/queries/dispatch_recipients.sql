@@ -17,6 +17,7 @@ cross join lateral (select case a.channel when 'email' then r.email when 'sms' t
                                           when 'inbox' then a.user_id when 'ws' then a.user_id end as address) as d
 left join outbox.suppression as s on s.tenant_id = a.tenant_id and s.channel = a.channel
                                  and s.address = lower(coalesce(a.address, d.address))
+                                 and (s.expires_at is null or s.expires_at > clock_timestamp())
 -- A job keeps the version of the template that it was rendered with first.
 left join lateral (select max(d.template_version) as template_version from outbox.delivery as d
                    where a.again and d.id = a.id) as v on true

@@ -15,19 +15,45 @@ create table outbox.setting (
 insert into outbox.setting default values;
 
 -- Counts every change of lanes: a dispatcher that has seen version n has seen all changes up to n.
--- One row, so that versions commit in their order.
+-- One row, so that versions commit in their order. `catalog` counts the changes of tenants,
+-- providers and endpoints, each of which is a new version as well.
 create table outbox.control (
     only_row          boolean     primary key default true check (only_row),
-    version           bigint      not null default 1
+    version           bigint      not null default 1,
+    catalog           bigint      not null default 1
 );
 insert into outbox.control default values;
 
 create table outbox.tenant (
     tenant_id         text        primary key check (char_length(tenant_id) between 1 and 128),
     default_locale    text,
+    timezone          text,
+    sender            text,
+    phone_region      text        check (phone_region ~ '^[A-Z]{2}$'),
+    -- True: nothing of this tenant's goes out by the operator's own providers.
+    own_providers     boolean     not null default false,
     created_at        timestamptz not null default clock_timestamp()
 );
 insert into outbox.tenant (tenant_id) values ('default');
+
+-- Who delivers a tenant's messages of a channel, in the order of `preference`. Credentials are
+-- encrypted (AES-GCM) under the key that `key_id` names; nobody but a dispatcher decrypts them.
+create table outbox.provider (
+    provider_id       uuid        primary key default gen_random_uuid(),
+    tenant_id         text        not null,
+    channel           text        not null,
+    kind              text        not null,
+    name              text        not null check (char_length(name) between 1 and 64),
+    preference        smallint    not null default 100,
+    config            jsonb       not null default '{}',
+    credentials       bytea,
+    key_id            text,
+    enabled           boolean     not null default true,
+    created_at        timestamptz not null default clock_timestamp(),
+    updated_at        timestamptz not null default clock_timestamp(),
+    unique (tenant_id, channel, name),
+    check ((credentials is null) = (key_id is null))
+);
 
 -- Which database role may enqueue for which tenant ('*': for all).
 create table outbox.producer_tenant (
@@ -321,6 +347,7 @@ create table outbox.suppression (
     code              text        not null,
     reason            text,
     created_at        timestamptz not null default clock_timestamp(),
+    expires_at        timestamptz,
     primary key (tenant_id, channel, address)
 );
 

@@ -1,0 +1,178 @@
+"""What this dispatcher knows of tenants: their settings, and handlers of their own providers.
+
+A tenant is looked up when its first message is prepared, with others in one statement, and kept
+until the version of the catalog moves on, which every heartbeat tells (as for lanes). A provider
+that has not changed keeps its handler then, and with it its open sessions.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import structlog
+
+from outbox.channels import Handler
+from outbox.channels.providers import ProviderSpec, provider_settings
+from outbox.channels.registry import make_handler
+from outbox.errors import ConfigError, SealBroken
+from outbox.message import Message
+from outbox.outcome import Misconfigured, Outcome
+from outbox.sealing import Keyring, Sealed
+from outbox.store.dispatch import ProviderRow, TenantRow, find_tenants
+from outbox.store.engine import Connection
+from outbox.store.providers import open_credentials
+from outbox_dispatcher.failover import FailOver, Member
+
+KEPT_MAX = 2_000
+"""So many tenants with their pools; the one that was not used for longest goes first."""
+OWN_BY_NATURE = frozenset({"inbox", "ws", "webhook"})
+"""Channels that need no provider: a tenant with `own_providers` has them all the same."""
+
+log = structlog.get_logger(__name__)
+_rows = msgspec.json.Decoder(list[ProviderRow])
+
+
+@dataclass(slots=True, eq=False)
+class TenantFacts:
+    """One tenant. `handlers` by channel; a channel that is not there has the process's own."""
+
+    timezone: str | None = None
+    sender: str | None = None
+    phone_region: str | None = None
+    own_providers: bool = False
+    handlers: dict[str, Handler] = field(default_factory=dict)
+    members: list[Member] = field(default_factory=list)
+    stale: bool = False
+
+
+class Refusing:
+    """Stands in for a provider that cannot be used: what it should deliver is held."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        self._code = code
+        self._reason = reason
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+    async def deliver(self, message: Message, *, timeout_s: float) -> Outcome:
+        """Hold the lane until somebody has mended it."""
+        return Misconfigured(code=self._code, reason=self._reason, scope="lane")
+
+
+_MISSING = Refusing("provider.missing", "The tenant has no provider of its own for this channel")
+
+
+class TenantBook:
+    """All tenants whose messages were prepared here lately."""
+
+    def __init__(self, *, settings: Mapping[str, str], keyring: Keyring) -> None:
+        self._settings = settings
+        self._keyring = keyring
+        self._kept: OrderedDict[str, TenantFacts] = OrderedDict()
+        self._catalog = -1
+
+    async def load(self, connection: Connection, tenants: Iterable[str], *, catalog: int) -> None:
+        """Have these tenants at hand, as of `catalog` or later."""
+        if catalog != self._catalog:
+            self._catalog = catalog
+            for facts in self._kept.values():
+                facts.stale = True
+        wanted = []
+        for tenant in tenants:
+            known = self._kept.get(tenant)
+            if known is None or known.stale:
+                wanted.append(tenant)
+            else:
+                self._kept.move_to_end(tenant)
+        if not wanted:
+            return
+        for row in await find_tenants(connection, wanted):
+            await self._take_in(row)
+        while len(self._kept) > KEPT_MAX:
+            _, facts = self._kept.popitem(last=False)
+            await _retire(facts.members)
+
+    def get(self, tenant: str) -> TenantFacts:
+        """Return a tenant that was loaded."""
+        return self._kept[tenant]
+
+    def handler_of(self, tenant: str, channel: str) -> Handler | None:
+        """Return the tenant's own handler of a channel; None: the process's own will do."""
+        facts = self._kept[tenant]
+        own = facts.handlers.get(channel)
+        if own is None and facts.own_providers and channel not in OWN_BY_NATURE:
+            return _MISSING
+        return own
+
+    async def close(self) -> None:
+        """Close every provider."""
+        async with AsyncExitStack() as stack:
+            for facts in self._kept.values():
+                for member in facts.members:
+                    stack.push_async_callback(member.retire)
+            self._kept.clear()
+
+    async def _take_in(self, row: TenantRow) -> None:
+        before = self._kept.get(row.tenant_id)
+        known = {} if before is None else {m.spec.provider_id: m for m in before.members}
+        facts = TenantFacts(row.timezone, row.sender, row.phone_region, row.own_providers)
+        by_channel: dict[str, list[Member]] = {}
+        for provider in _rows.decode(row.providers_json):
+            member = known.get(provider.provider_id)
+            if member is None or member.version != provider.updated_at:
+                member = await self._open(row.tenant_id, provider)
+            else:
+                del known[provider.provider_id]
+            facts.members.append(member)
+            by_channel.setdefault(provider.channel, []).append(member)
+        facts.handlers = {channel: FailOver(members) for channel, members in by_channel.items()}
+        self._kept[row.tenant_id] = facts
+        self._kept.move_to_end(row.tenant_id)
+        await _retire(known.values())
+
+    async def _open(self, tenant: str, row: ProviderRow) -> Member:
+        spec = ProviderSpec(
+            provider_id=row.provider_id,
+            tenant_id=tenant,
+            channel=row.channel,
+            kind=row.kind,
+            name=row.name,
+            config=row.config,
+        )
+        handler: Handler
+        try:
+            sealed = None
+            if row.credentials is not None and row.key_id is not None:
+                sealed = Sealed(row.key_id, b64decode(row.credentials))
+            credentials = open_credentials(self._keyring, sealed, row.provider_id)
+            spec = msgspec.structs.replace(spec, credentials=credentials)
+            handler = make_handler(row.channel, provider_settings(spec, self._settings))
+            await handler.__aenter__()
+        except (ConfigError, SealBroken, OSError) as error:
+            log.error(
+                "provider cannot be used", tenant=tenant, provider=row.name, error=str(error)
+            )
+            code = "provider.sealed" if isinstance(error, SealBroken) else "provider.settings"
+            handler = Refusing(code, f"The provider {row.name} cannot be used: {error}")
+        return Member(spec, handler, version=row.updated_at)
+
+
+async def _retire(members: Iterable[Member]) -> None:
+    for member in members:
+        await member.retire()
