@@ -40,7 +40,7 @@ def configure_logging(
     ]
     renderer: structlog.typing.Processor
     if log_format == "json":
-        shared.append(structlog.processors.format_exc_info)
+        shared += [structlog.processors.format_exc_info, _head_first]
         renderer = structlog.processors.JSONRenderer()
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
@@ -64,6 +64,16 @@ def configure_logging(
     # The pool says each failed attempt to connect; whoever needed the connection says it, too.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     logging.captureWarnings(True)
+
+
+def _head_first(
+    _logger: structlog.typing.WrappedLogger, _name: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Put what each line has in the same place, for the eye that skims them."""
+    head = {
+        key: line.pop(key) for key in ("timestamp", "level", "process", "event") if key in line
+    }
+    return {**head, **line}
 
 
 def _bind(values: dict[str, str]) -> structlog.typing.Processor:

@@ -108,8 +108,9 @@ def _ended(row: FullJobRow, last: LastDelivery | None) -> str:
             provider = f" by {last.provider}" if last is not None and last.provider else ""
             return f"It was taken{provider} at attempt {row.attempts}. Nothing more happens."
         case "failed":
+            attempts = "1 attempt" if row.attempts == 1 else f"{row.attempts} attempts"
             return (
-                f"It failed after {row.attempts} attempts ({row.last_error_code}) and is a dead "
+                f"It failed after {attempts} ({row.last_error_code}) and is a dead "
                 "letter: it waits for a retry or a replay by somebody."
             )
         case "expired":

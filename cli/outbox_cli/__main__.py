@@ -1,50 +1,19 @@
-"""`outbox`: the command line."""
+"""`outbox`, up to where the command line is read: quick to load, so that Ctrl-C finds it ready."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from outbox_cli import exits
-
-app = typer.Typer(
-    name="outbox",
-    help="Notifications that are delivered or accounted for, out of Postgres.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    epilog="Exit codes: 0 done, 1 failed, 2 usage or settings, 3 the database is away.",
-)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        print(f"outbox {version('outbox')}")
-        raise typer.Exit
-
-
-@app.callback()
-def outbox(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", is_eager=True, callback=_print_version
-        ),
-    ] = False,
-) -> None:
-    """Take the options that no command has."""
+import signal
 
 
 def main() -> None:
     """Run a command; the process ends with its exit code (outbox_cli.exits)."""
-    from outbox_cli import commands
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # There is nothing to tidy up until a command runs (outbox_cli.exits), and Python would
+        # print a traceback out of whatever import is under way, or lose the interrupt in it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from outbox_cli.app import run
 
-    commands.add_to(app)
-    exits.run(lambda: app(prog_name="outbox"))
+    run()
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ def run(command: Callable[[], object]) -> NoReturn:
     # A SIGTERM unwinds: whoever has acquired an embedded server gives it up. Event loops put
     # handlers of their own in this one's place.
     signal.signal(signal.SIGTERM, _terminated)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     code = OK
     try:
         command()

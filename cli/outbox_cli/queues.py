@@ -13,7 +13,7 @@ from outbox.store import queues as store
 from outbox.store.pool import EVERY_TENANT, Connection, Database
 from outbox.telemetry import quantile_s
 from outbox_cli.database import actor, in_database, in_transaction
-from outbox_cli.exits import FAILED, say
+from outbox_cli.exits import FAILED, Failure, say
 from outbox_cli.groups import Json, Tenant, group
 from outbox_cli.shown import as_object, print_json, print_table
 
@@ -121,6 +121,7 @@ def clean(
 def _set(queue: str, tenant: str | None, *, paused: bool, json: bool) -> None:
     async def work(database: Database) -> int:
         async with database.transaction(tenant or EVERY_TENANT) as connection:
+            await _refuse_unknown(connection, queue, tenant)
             version = await store.set_paused(
                 connection, queue, tenant=tenant, paused=paused, actor=actor()
             )
@@ -140,6 +141,13 @@ def _set(queue: str, tenant: str | None, *, paused: bool, json: bool) -> None:
     if unseen:
         say(f"{unseen} dispatchers have not seen it within {SEEN_S_MAX:.0f} s.")
         raise typer.Exit(FAILED)
+
+
+async def _refuse_unknown(connection: Connection, queue: str, tenant: str | None) -> None:
+    """Raise Failure for a queue that nobody has: a typo must not leave the real one running."""
+    known = [row.queue for row in await store.stats(connection, tenant=tenant)]
+    if queue not in known:
+        raise Failure(f"No queue is called {queue!r}; there are: {', '.join(known) or 'none'}.")
 
 
 def _p95_ms(durations: list[int]) -> float | None:

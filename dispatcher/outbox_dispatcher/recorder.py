@@ -103,6 +103,8 @@ class Recorder:
             )
         duration_s = monotonic() - began
         recorded = self._recorded(item, decided, outcome, started_at, now, duration_s)
+        if recorded.status == "FAILED" or recorded.error_class == "held":
+            _log_trouble(item, recorded)
         self._put(
             Pending(
                 item,
@@ -327,6 +329,20 @@ def _recorded_of(item: Item, op: Literal["end", "release"], *, attempt: int) -> 
         series=claimed.series,
         attempt=attempt,
         tenant_id=claimed.tenant_id,
+    )
+
+
+def _log_trouble(item: Item, recorded: Recorded) -> None:
+    """Say that a job failed or is held: the code only, as a server's words may name an address."""
+    is_held = recorded.error_class == "held"
+    say = log.warning if is_held else log.error
+    say(
+        "job held" if is_held else "job failed",
+        job_id=str(item.claimed.job_id),
+        tenant=item.claimed.tenant_id,
+        queue=item.claimed.queue,
+        error_code=recorded.error_code,
+        attempt=item.claimed.attempt,
     )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 from outbox.embedded import EmbeddedServer
 from outbox.sealing import Keyring, Sealed
 from outbox.store.providers import open_credentials, place_of
-from tests.cli.shell import Shell
+from tests.cli.shell import COMMAND, Shell
 from tests.postgres import Database
 
 TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
@@ -232,6 +235,14 @@ def test_a_paused_queue_is_drained_of_nothing_until_it_is_resumed(outbox: Shell)
     assert ids(outbox, "--status", "sent") == [job_id]
 
 
+def test_a_queue_that_nobody_has_is_not_paused_and_the_others_are_named(outbox: Shell) -> None:
+    done = outbox.run("queues", "pause", "emial")
+    assert (done.code, done.out) == (1, "")
+    assert "No queue is called 'emial'" in done.err
+    assert "email" in done.err
+    assert not [row for row in outbox.run("queues", "ls", "--json").json if row["paused"]]
+
+
 def test_a_start_after_a_restore_pauses_every_queue_first(outbox: Shell) -> None:
     (job_id,) = send(outbox, inbox_job())
     assert outbox.run("dispatcher", "--drain", "--start-paused").code == 0
@@ -387,3 +398,27 @@ def test_credentials_are_put_under_a_new_key_and_the_old_one_can_go(
         Keyring("the-new-key-of-ours"), Sealed(found[1], bytes(found[0])), provider_id
     )
     assert opened == {"a": "b"}
+
+
+def test_ctrl_c_while_the_command_line_still_loads_ends_it_without_a_traceback(
+    shell: Shell,
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", *COMMAND[1:], "config"],
+        cwd=shell.folder,
+        env=shell.environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as loading:
+        assert loading.stderr is not None
+        told = ""
+        for line in loading.stderr:
+            told += line
+            if "typer" in line:
+                loading.send_signal(signal.SIGINT)
+                break
+        told += loading.stderr.read()
+        assert loading.wait() == -signal.SIGINT
+    assert "Traceback" not in told
+    assert "KeyboardInterrupt" not in told

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import socket
+from io import StringIO
 from pathlib import Path
 
 import httpx
 import psycopg
 import pytest
+from rich.console import Console
 
 from outbox.embedded import EmbeddedServer
+from outbox.message import uuid7
+from outbox_cli.demo.screen import results
+from outbox_cli.demo.story import Act
 from tests.cli.shell import Shell
 
 pytestmark = pytest.mark.timeout(240)  # half a dozen processes, on a machine that may be busy
@@ -26,6 +31,39 @@ EXPECTED = {
     "Rule makes an in-app message": "sent",
     "User without an address": "failed",
 }
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 140])
+def test_the_table_tells_what_arrived_in_full_however_narrow_the_terminal(width: int) -> None:
+    acts = [
+        Act(
+            title="Welcome mail in Russian",
+            channel="email",
+            wanted="sent",
+            job_id=uuid7(),
+            took_s=0.2,
+            status="sent",
+            recipient="nurzhan@example.com",
+            said="Нуржан, добро пожаловать!",
+        ),
+        Act(title="User without an address", channel="email", wanted="failed", job_id=uuid7()),
+    ]
+    screen = Console(width=width, file=StringIO())
+    screen.print(results(acts, width=width))
+    assert isinstance(screen.file, StringIO)
+    shown = screen.file.getvalue()
+    assert "…" not in shown
+    words = " ".join(shown.split())
+    for told in (
+        "Welcome",
+        "email",
+        "sent",
+        "0.2",
+        "nurzhan@example.com",
+        "добро",
+        "User without",
+    ):
+        assert told in words
 
 
 def caught(data_dir: Path) -> list[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from outbox.backoff import Backoff
 from outbox.message import Message
@@ -98,6 +99,24 @@ async def test_a_permanent_error_is_a_dead_letter_after_one_attempt(desk: Desk) 
     await drain(desk, {QUEUE: always(Rejected(code="no", reason="never"))})
     assert desk.deliveries(job_id) == [("FAILED", 1, "no", False)]
     assert desk.value("select reason from outbox.dead_letter") == "permanent"
+
+
+async def test_what_failed_or_is_held_is_logged_by_id_and_code_without_the_server_s_words(
+    desk: Desk,
+) -> None:
+    async def deliver(message: Message) -> Outcome:
+        if message.key == dead:
+            return Rejected(code="gone", reason="no such user ann@example.com")
+        return Misconfigured(code="login", reason="refused ann@example.com", scope="job")
+
+    dead, held = desk.enqueue(), desk.enqueue()
+    with capture_logs() as lines:
+        await drain(desk, {QUEUE: Scripted(deliver)})
+    told = {line["job_id"]: line for line in lines if "job_id" in line}
+    assert (told[str(dead)]["event"], told[str(dead)]["log_level"]) == ("job failed", "error")
+    assert (told[str(held)]["event"], told[str(held)]["log_level"]) == ("job held", "warning")
+    assert [told[str(job)]["error_code"] for job in (dead, held)] == ["gone", "login"]
+    assert "ann@" not in str(lines)
 
 
 async def test_an_exception_of_a_handler_is_retryable_and_its_text_is_kept(desk: Desk) -> None:

@@ -7,7 +7,10 @@ import base64
 import contextlib
 import os
 import secrets
+import shlex
+import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,7 +50,7 @@ def demo(
 
 
 async def _run(*, once: bool, json: bool) -> list[Act]:
-    # rich, aiohttp, aiosmtpd: the other commands do without
+    # rich, aiohttp, aiosmtpd: the other commands do without.
     from outbox_cli.demo.receivers import receiving
     from outbox_cli.demo.screen import Screen
 
@@ -163,9 +166,22 @@ async def _prepare(database: Database) -> None:
 def _say_where(screen: Screen, service: Service, data_dir: Path) -> None:
     screen.tell("")
     screen.tell(f"Look at the mails and webhooks that were caught: {service.url}/sink")
-    screen.tell(f"Queues and dispatchers: {service.url}/   API: {service.url}/schema")
-    screen.tell(f"The command line, in another window: OUTBOX_DATA_DIR={data_dir} outbox jobs ls")
+    screen.tell(f"Queues and dispatchers: {service.url}/")
+    screen.tell(f"API: {service.url}/schema")
+    screen.tell("The command line, in another window:")
+    screen.tell(f"    OUTBOX_DATA_DIR={shlex.quote(str(data_dir))} {_how_called()} jobs ls")
     screen.tell(f"Data and log are in {data_dir}. Ctrl-C ends the demo.")
+
+
+def _how_called() -> str:
+    """Return what a person types for `outbox` here: it need not be on the PATH."""
+    called = Path(sys.argv[0])
+    found = shutil.which(called.name)
+    if called.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m outbox_cli"
+    if found is not None and Path(found).samefile(called):
+        return called.name
+    return shlex.quote(str(called))
 
 
 async def _until_stopped(service: Service, stop: asyncio.Event) -> None:

@@ -9,6 +9,7 @@ from typing import Self
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +17,8 @@ from outbox_cli.demo.story import Act
 from outbox_cli.shown import STYLES, console
 
 REFRESH_PER_S = 10
+WIDE = 130
+"""Columns of a terminal in which each act has a line of its own."""
 
 
 class Screen:
@@ -63,7 +66,9 @@ class Screen:
         """Show how the acts stand."""
         self._acts = acts
         if self._live is not None:
-            parts: list[RenderableType] = [results(acts)] if acts else []
+            parts: list[RenderableType] = (
+                [results(acts, width=self._console.width)] if acts else []
+            )
             self._live.update(Group(*parts, Spinner("dots", Text(self._doing))))
             return
         for number, act in enumerate(acts):
@@ -74,7 +79,7 @@ class Screen:
 
     def finish(self, acts: list[Act]) -> None:
         """Print the table for good, after `close`."""
-        self._console.print(results(acts))
+        self._console.print(results(acts, width=self._console.width))
         good = sum(act.is_as_expected for act in acts)
         style = "bold green" if good == len(acts) else "bold red"
         self._console.print(Text(f"{good} of {len(acts)} as expected.", style))
@@ -84,12 +89,17 @@ class Screen:
         self._console.print(Text(text))
 
 
-def results(acts: list[Act]) -> Table:
-    """Return the acts as a table."""
+def results(acts: list[Act], *, width: int) -> Table:
+    """Return the acts as a table: a line each where that fits, else what arrived is below."""
+    is_wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "WHAT", "CHANNEL", "STATUS", "S", "TO"):
-        table.add_column(column, overflow="ellipsis", no_wrap=True)
-    table.add_column("WHAT ARRIVED", overflow="fold")
+    table.add_column("", no_wrap=True)
+    table.add_column("WHAT", overflow="fold", no_wrap=is_wide, ratio=None if is_wide else 1)
+    for column in ("CHANNEL", "STATUS", "S"):
+        table.add_column(column, no_wrap=True, justify="right" if column == "S" else "left")
+    if is_wide:
+        table.add_column("TO", no_wrap=True)
+        table.add_column("WHAT ARRIVED", overflow="fold")
     for act in acts:
         mark = Text("·", "dim")
         if act.is_over or act.faults:
@@ -99,13 +109,24 @@ def results(acts: list[Act]) -> Table:
             said.append(f" {fault}", "red")
         if act.note:
             said.append(f" ({act.note})", "dim")
-        table.add_row(
-            mark,
-            Text(act.title),
-            Text(act.channel),
-            Text(act.status, STYLES.get(act.status, "")),
-            Text("" if act.took_s is None else f"{act.took_s:.1f}"),
-            Text(act.recipient),
-            said,
-        )
+        took = Text("" if act.took_s is None else f"{act.took_s:.1f}")
+        status = Text(act.status, STYLES.get(act.status, ""))
+        if is_wide:
+            row = (
+                mark,
+                Text(act.title),
+                Text(act.channel),
+                status,
+                took,
+                Text(act.recipient),
+                said,
+            )
+            table.add_row(*row)
+            continue
+        what = Text(act.title, "bold")
+        if act.recipient:
+            what.append(f"\nto {act.recipient}", Style(bold=False, dim=True))
+        if said:
+            what.append("\n").append_text(Text(style=Style(bold=False)).append_text(said))
+        table.add_row(mark, what, Text(act.channel), status, took)
     return table
