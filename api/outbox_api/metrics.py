@@ -6,13 +6,20 @@ Label sets are small: a route's template, never a path; no ids.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
-from outbox_api.gauges import Snapshot
+from outbox.telemetry import BUCKETS_S as STORE_BUCKETS_S
+from outbox_api.gauges import AttemptSnapshot, Snapshot
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -50,14 +57,17 @@ class HttpMetrics:
             duration = self._durations[route] = self._duration.labels(route)
         duration.observe(duration_s)
 
-    def text(self, snapshot: Snapshot | None) -> bytes:
-        """Return all metrics; without a snapshot, those of this process alone."""
-        text = generate_latest(self.registry)
-        if snapshot is not None:
-            registry = CollectorRegistry()
-            registry.register(_StoreCollector(snapshot))
-            text += generate_latest(registry)
-        return text
+    def text(self) -> bytes:
+        """Return the metrics of this process."""
+        return generate_latest(self.registry)
+
+
+def store_text(snapshot: Snapshot, attempts: AttemptSnapshot) -> bytes:
+    """Return the metrics of the whole store."""
+    registry = CollectorRegistry()
+    registry.register(_StoreCollector(snapshot))
+    registry.register(_AttemptCollector(attempts))
+    return generate_latest(registry)
 
 
 class _StoreCollector(Collector):
@@ -128,5 +138,40 @@ class _StoreCollector(Collector):
         yield CounterMetricFamily(
             "outbox_late_outcomes",
             "Outcomes that came after their lease was taken.",
-            sum(row.total_late for row in rows),
+            self._snapshot.store.late_outcomes,
         )
+
+
+class _AttemptCollector(Collector):
+    def __init__(self, snapshot: AttemptSnapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families that tell what attempts came to."""
+        outcomes = CounterMetricFamily(
+            "outbox_attempts",
+            "Attempts, by what they came to.",
+            labels=["queue", "provider", "outcome", "error_class"],
+        )
+        durations = HistogramMetricFamily(
+            "outbox_attempt_duration_seconds", "How long attempts took.", labels=["queue"]
+        )
+        pickups = HistogramMetricFamily(
+            "outbox_pickup_latency_seconds", "From due to started.", labels=["queue"]
+        )
+        for row in self._snapshot.rows:
+            for provider, outcome, error_class, n in msgspec.json.decode(
+                row.attempts, type=list[tuple[str, str, str, int]]
+            ):
+                outcomes.add_metric([row.queue, provider, outcome.lower(), error_class], n)
+            durations.add_metric([row.queue], _buckets(row.durations), row.duration_ms_sum / 1000)
+            pickups.add_metric([row.queue], _buckets(row.pickups), row.pickup_ms_sum / 1000)
+        yield outcomes
+        yield durations
+        yield pickups
+
+
+def _buckets(counts: list[int]) -> list[tuple[str, float]]:
+    """Return a histogram as Prometheus has it: counts up to each bound."""
+    bounds = [*map(str, STORE_BUCKETS_S), "+Inf"]
+    return list(zip(bounds, accumulate(map(float, counts)), strict=True))

@@ -13,7 +13,7 @@ from outbox.sealing import Keyring
 from outbox.store.pool import Database
 from outbox_api.auth import KeyRing
 from outbox_api.doorbell import Doorbell
-from outbox_api.gauges import Gauges
+from outbox_api.gauges import Gauges, read_attempts, read_queues
 from outbox_api.intake import Intake
 from outbox_api.metrics import HttpMetrics
 from outbox_api.requests import Incoming
@@ -31,7 +31,8 @@ class Runtime:
         self.bell = Doorbell(database_url)
         self.intake = Intake(self.database, self.bell.ring)
         self.waiting = Waiting(self.database)
-        self.gauges = Gauges(self.database)
+        self.gauges = Gauges(self.database, read_queues)
+        self.attempts = Gauges(self.database, read_attempts)
         self.metrics = HttpMetrics()
         self.renderer = Renderer()
         self.openapi_json = b"{}"
@@ -46,6 +47,7 @@ class Runtime:
                 await self.intake.close()
                 await self.waiting.close()
                 await self.gauges.close()
+                await self.attempts.close()
                 await self.renderer.close()
 
 

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import random
 from base64 import b64encode
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -383,18 +383,27 @@ def _say_what_was_sent(recorded: Recorded, item: Item, sent: Sent | None) -> Non
 
 
 def _histograms(batch: Sequence[Pending]) -> list[Histogram]:
-    by_lane: dict[LaneId, Histogram] = defaultdict(
-        lambda: Histogram(lane_id=0, durations=empty_histogram(), pickups=empty_histogram())
-    )
+    by_lane: dict[int, tuple[Histogram, Counter[tuple[str, str, str]]]] = {}
     for pending in batch:
         if pending.duration_s is None:
             continue
-        lane_id = pending.recorded.next_lane or pending.item.claimed.lane_id
-        histogram = by_lane[LaneId(lane_id)]
-        histogram.lane_id = lane_id
+        recorded = pending.recorded
+        lane_id = recorded.next_lane or pending.item.claimed.lane_id
+        of_lane = by_lane.get(lane_id)
+        if of_lane is None:
+            of_lane = by_lane[lane_id] = (
+                Histogram(lane_id=lane_id, durations=empty_histogram(), pickups=empty_histogram()),
+                Counter(),
+            )
+        histogram, attempts = of_lane
+        pickup_s = max(pending.pickup_s, 0.0)
         histogram.durations[bucket_of(pending.duration_s)] += 1
-        histogram.pickups[bucket_of(max(pending.pickup_s, 0.0))] += 1
-    return list(by_lane.values())
+        histogram.pickups[bucket_of(pickup_s)] += 1
+        histogram.pickup_ms_sum += int(pickup_s * 1000)
+        attempts[recorded.provider or "", recorded.status or "", recorded.error_class or ""] += 1
+    for histogram, attempts in by_lane.values():
+        histogram.attempts = [(*key, count) for key, count in attempts.items()]
+    return [histogram for histogram, _ in by_lane.values()]
 
 
 def count_by_slots(batch: Sequence[Pending]) -> dict[Slots, int]:

@@ -102,11 +102,16 @@ class Recorded(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 
 
 class Histogram(msgspec.Struct, kw_only=True):
-    """A lane's counts per bucket (outbox.telemetry): attempts' durations, and due → started."""
+    """A lane's attempts: counts per bucket (outbox.telemetry) of durations, and of due → started.
+
+    `attempts` counts them by provider, outcome and error class; '' is none.
+    """
 
     lane_id: int
     durations: list[int]
     pickups: list[int]
+    pickup_ms_sum: int = 0
+    attempts: list[tuple[str, str, str, int]] = msgspec.field(default_factory=list)
 
 
 class Suppression(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,7 +29,6 @@ class QueueRow(msgspec.Struct, frozen=True, kw_only=True):
     total_expired: int
     total_cancelled: int
     total_rescued: int
-    total_late: int
     paused: bool
     held: int
     dispatchers: int
@@ -41,8 +40,24 @@ class StoreGauges(msgspec.Struct, frozen=True, kw_only=True):
     dispatchers: int
     held: str
     dead_letters: str
+    late_outcomes: int
     snapshot_age_s: float
     partition_days_left: int
+
+
+class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a queue's attempts came to; see attempt_stats.sql.
+
+    `durations` and `pickups` are histograms (outbox.telemetry), `attempts` is a JSON list of
+    provider, outcome, error class and how many.
+    """
+
+    queue: str
+    duration_ms_sum: int
+    pickup_ms_sum: int
+    durations: list[int]
+    pickups: list[int]
+    attempts: str
 
 
 async def stats(
@@ -58,6 +73,11 @@ async def gauges(connection: Connection) -> StoreGauges:
     row = await fetch_one(connection, StoreGauges, "store_gauges", {})
     assert row is not None
     return row
+
+
+async def attempts(connection: Connection) -> list[AttemptRow]:
+    """Return what the attempts of each queue came to since counting began."""
+    return await fetch(connection, AttemptRow, "attempt_stats", {}, prepare=False)
 
 
 async def set_paused(

@@ -2800,8 +2800,10 @@ CREATE TABLE outbox.stat_minute (
     cancelled integer DEFAULT 0 NOT NULL,
     rescued integer DEFAULT 0 NOT NULL,
     late integer DEFAULT 0 NOT NULL,
+    pickup_ms_sum bigint DEFAULT 0 NOT NULL,
     durations integer[],
-    pickups integer[]
+    pickups integer[],
+    attempts jsonb
 );
 
 ALTER TABLE ONLY outbox.stat_minute FORCE ROW LEVEL SECURITY;
@@ -2818,8 +2820,10 @@ CREATE TABLE outbox.stat_second (
     cancelled integer DEFAULT 0 NOT NULL,
     rescued integer DEFAULT 0 NOT NULL,
     late integer DEFAULT 0 NOT NULL,
+    pickup_ms_sum bigint DEFAULT 0 NOT NULL,
     durations integer[],
-    pickups integer[]
+    pickups integer[],
+    attempts jsonb
 );
 
 ALTER TABLE ONLY outbox.stat_second FORCE ROW LEVEL SECURITY;
@@ -2834,8 +2838,10 @@ CREATE TABLE outbox.stat_total (
     rescued bigint DEFAULT 0 NOT NULL,
     late bigint DEFAULT 0 NOT NULL,
     duration_ms_sum bigint DEFAULT 0 NOT NULL,
+    pickup_ms_sum bigint DEFAULT 0 NOT NULL,
     durations bigint[],
-    pickups bigint[]
+    pickups bigint[],
+    attempts jsonb
 );
 
 ALTER TABLE ONLY outbox.stat_total FORCE ROW LEVEL SECURITY;

@@ -105,3 +105,32 @@ async def test_metrics_have_the_stores_figures_and_no_ids(open_api: Api) -> None
     )
     assert "outbox_dispatchers 0.0" in text
     assert job_id not in text
+
+
+async def test_metrics_tell_what_attempts_came_to_and_how_long_they_took(open_api: Api) -> None:
+    await post(open_api)
+    counted = (
+        "insert into outbox.{} (lane_id, duration_ms_sum, pickup_ms_sum, durations, pickups,"
+        " attempts{}) select lane_id, 1500, 20, array[1, 0, 2] || array_fill(0, array[14]),"
+        " array[3] || array_fill(0, array[16]),"
+        ' \'[["smtp", "SENT", "", 2], ["smtp", "RETRYING", "temporary", 1]]\'{}'
+        " from outbox.lane where queue = 'email'"
+    ).format
+    behind(open_api, counted("stat_second", ", at", ", now()"))
+    behind(open_api, counted("stat_total", "", ""))
+    behind(open_api, "insert into outbox.stat_total (lane_id, late) values (0, 2)")
+    text: list[str] = []
+    while "outbox_late_outcomes_total 2.0" not in text:  # what it saw before is remembered
+        text = (await open_api.client.get("/metrics")).text.splitlines()
+    for line in (
+        'outbox_attempts_total{error_class="",outcome="sent",provider="smtp",queue="email"} 4.0',
+        'outbox_attempts_total{error_class="temporary",outcome="retrying",provider="smtp",'
+        'queue="email"} 2.0',
+        'outbox_attempt_duration_seconds_bucket{le="0.001",queue="email"} 2.0',
+        'outbox_attempt_duration_seconds_bucket{le="0.005",queue="email"} 6.0',
+        'outbox_attempt_duration_seconds_bucket{le="+Inf",queue="email"} 6.0',
+        'outbox_attempt_duration_seconds_sum{queue="email"} 3.0',
+        'outbox_pickup_latency_seconds_count{queue="email"} 6.0',
+        'outbox_pickup_latency_seconds_sum{queue="email"} 0.04',
+    ):
+        assert line in text, line

@@ -381,15 +381,23 @@ async def test_old_seconds_roll_up_into_minutes_and_totals_without_losing_a_coun
     for second in range(120):
         desk.admin.execute(
             "insert into outbox.stat_second"
-            " (at, lane_id, sent, duration_ms_sum, durations, pickups)"
+            " (at, lane_id, sent, duration_ms_sum, durations, pickups, pickup_ms_sum, attempts)"
             " values (now() - interval '1 hour' + make_interval(secs => %s), %s, 2, 10,"
-            " array[1,1], array[0,2])",
+            " array[1,1], array[0,2], 3,"
+            ' \'[["smtp", "SENT", "", 2], ["smtp", "RETRYING", "temporary", 1]]\')',
             (second, lane),
         )
-    await engine.roll_up(link)
-    await engine.roll_up(link)
+    await engine.roll_up(link, limit=70)
+    await engine.roll_up(link, limit=70)
     assert desk.value("select count(*) from outbox.stat_second") == 0
     assert desk.value("select sum(sent) from outbox.stat_minute") == 240
     assert desk.rows(
         "select sent, duration_ms_sum, durations, pickups from outbox.stat_total"
     ) == [(240, 1200, [120, 120], [0, 240])]
+    assert desk.value("select pickup_ms_sum from outbox.stat_total") == 360
+    for table in ("stat_minute", "stat_total"):
+        assert desk.rows(
+            "select a.value ->> 0, a.value ->> 1, a.value ->> 2, sum((a.value ->> 3)::int)"
+            f" from outbox.{table} cross join lateral jsonb_array_elements(attempts) as a"
+            " group by 1, 2, 3 order by 2"
+        ) == [("smtp", "RETRYING", "temporary", 120), ("smtp", "SENT", "", 240)]

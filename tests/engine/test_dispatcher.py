@@ -83,6 +83,25 @@ async def test_a_retryable_failure_is_tried_again_until_its_tries_are_used_up(de
     ]
 
 
+async def test_attempts_are_counted_by_what_they_came_to(desk: Desk) -> None:
+    job_id = desk.enqueue(max_attempts=3)
+    handler = always(Retryable(code="busy", reason="x", retry_after_s=0.0))
+    async with dispatching(desk, {QUEUE: handler}):
+        await desk.until_status(job_id, "failed")
+    desk.enqueue()
+    desk.enqueue()
+    await drain(desk, {QUEUE: Scripted()})
+    assert desk.rows(
+        "select a.value ->> 0, a.value ->> 1, a.value ->> 2, sum((a.value ->> 3)::int)"
+        " from outbox.stat_second cross join lateral jsonb_array_elements(attempts) as a"
+        " group by 1, 2, 3 order by 2"
+    ) == [("", "FAILED", "temporary", 1), ("", "RETRYING", "temporary", 2), ("", "SENT", "", 2)]
+    assert (
+        desk.value("select sum(h) from outbox.stat_second cross join lateral unnest(pickups) as h")
+        == 5
+    )
+
+
 async def test_a_failed_attempt_waits_for_its_backoff_in_the_row(desk: Desk) -> None:
     job_id = desk.enqueue()
     handler = always(Retryable(code="busy", reason="x"))

@@ -17,6 +17,7 @@ from outbox.store.pool import EVERY_TENANT
 from outbox.store.queues import QueueRow
 from outbox_api.answers import answer
 from outbox_api.gauges import Snapshot
+from outbox_api.metrics import store_text
 from outbox_api.operations import Answer, operation
 from outbox_api.problems import Problem
 from outbox_api.requests import ApiRequest
@@ -100,7 +101,8 @@ async def queues_health(request: ApiRequest) -> ASGIResponse:
         snapshot = await runtime.gauges.look()
         await _require_database(runtime, snapshot)
     except StoreUnavailable:
-        known = runtime.gauges.last_queues() or CONTRACT_CHANNELS
+        last = runtime.gauges.last()
+        known = list(last.queues) if last is not None else CONTRACT_CHANNELS
         concerns = ["The database cannot be asked"]
         unhealthy = Health(status="unhealthy", concerns=concerns, metrics={})
         return answer(dict.fromkeys(known, unhealthy), status=503)
@@ -180,13 +182,14 @@ async def metrics(request: ApiRequest) -> ASGIResponse:
     if request.auth.tenant is not None:
         raise Problem(403, "Metrics are of all tenants: they need a service-wide key.")
     runtime = runtime_of(request)
+    body = runtime.metrics.text()
     try:
-        snapshot = await runtime.gauges.look()
+        snapshot, attempts = await runtime.gauges.look(), await runtime.attempts.look()
     except StoreUnavailable:
-        snapshot = None
-    return ASGIResponse(
-        body=runtime.metrics.text(snapshot), headers={"content-type": CONTENT_TYPE_LATEST}
-    )
+        pass  # this process' own are all there are
+    else:
+        body += store_text(snapshot, attempts)
+    return ASGIResponse(body=body, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 ROUTES = [queues_health, monitor_queue, live, ready, metrics]

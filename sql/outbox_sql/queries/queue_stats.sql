@@ -45,11 +45,11 @@ with lanes as (
 ), totals as (
     select l.queue, sum(s.sent)::bigint as sent, sum(s.failed)::bigint as failed,
            sum(s.expired)::bigint as expired, sum(s.cancelled)::bigint as cancelled,
-           sum(s.rescued)::bigint as rescued, sum(s.late)::bigint as late
+           sum(s.rescued)::bigint as rescued
     from lanes as l
-    join (select lane_id, sent, failed, expired, cancelled, rescued, late from outbox.stat_second
+    join (select lane_id, sent, failed, expired, cancelled, rescued from outbox.stat_second
           union all
-          select lane_id, sent, failed, expired, cancelled, rescued, late from outbox.stat_total) as s
+          select lane_id, sent, failed, expired, cancelled, rescued from outbox.stat_total) as s
       on s.lane_id = l.lane_id
     group by l.queue
 ), names as (
@@ -76,7 +76,6 @@ select n.queue,
        coalesce(t.expired, 0) as total_expired,
        coalesce(t.cancelled, 0) as total_cancelled,
        coalesce(t.rescued, 0) as total_rescued,
-       coalesce(t.late, 0) as total_late,
        exists (select from outbox.queue_pause as q where q.queue = n.queue)
            or (%(tenant)s::text is not null and n.any_paused) as paused,
        n.held,

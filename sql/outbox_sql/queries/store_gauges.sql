@@ -8,6 +8,9 @@ select (select count(*) from outbox.dispatcher as d
        (select coalesce(json_agg(json_build_array(g.queue, g.reason, g.n)), '[]')::text
         from (select coalesce(d.queue, '') as queue, d.reason, count(*) as n
               from outbox.dead_letter as d where d.replayed_at is null group by 1, 2) as g) as dead_letters,
+       -- An outcome that came too late has no lane any more, so no queue.
+       ((select coalesce(sum(s.late), 0) from outbox.stat_second as s)
+        + (select coalesce(sum(t.late), 0) from outbox.stat_total as t))::bigint as late_outcomes,
        coalesce(extract(epoch from clock_timestamp() - (
            select min(a.xact_start) from pg_stat_activity as a
            where a.backend_xmin is not null and a.datname = current_database())), 0)::float8 as snapshot_age_s,

@@ -277,8 +277,10 @@ create table outbox.stat_second (
     cancelled         int         not null default 0,
     rescued           int         not null default 0,
     late              int         not null default 0,
+    pickup_ms_sum     bigint      not null default 0,
     durations         int[],
-    pickups           int[]
+    pickups           int[],
+    attempts          jsonb       -- [[provider, outcome, error_class, how many]…]
 );
 create index stat_second_at on outbox.stat_second (at);
 create table outbox.stat_minute (like outbox.stat_second including defaults);
@@ -293,8 +295,10 @@ create table outbox.stat_total (
     rescued           bigint      not null default 0,
     late              bigint      not null default 0,
     duration_ms_sum   bigint      not null default 0,
+    pickup_ms_sum     bigint      not null default 0,
     durations         bigint[],
-    pickups           bigint[]
+    pickups           bigint[],
+    attempts          jsonb
 );
 
 create table outbox.operator_action (
