@@ -161,6 +161,26 @@ def webhook(
     _show(measure(options, _said), json)
 
 
+@app.command("upkeep")
+def upkeep(
+    jobs: Annotated[int, typer.Option(min=1, help="No-op jobs in the backlog.")] = 100_000,
+    rounds: Rounds = 3,
+    over_age: Annotated[
+        int, typer.Option("--over-age", min=1, help="Days that are to be retired.")
+    ] = 4,
+    past_jobs: Annotated[
+        int, typer.Option("--past-jobs", min=1, help="Ended jobs on each of them.")
+    ] = 10_000,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Drain while days are retired, beside draining while there is nothing to retire."""
+    from outbox_bench.upkeep import Options, measure
+
+    options = Options(jobs=jobs, rounds=rounds, over_age=over_age, past_jobs=past_jobs, url=url)
+    _show(measure(options, _said), json)
+
+
 def _said(line: str) -> None:
     """Show progress where somebody may be watching."""
     if sys.stderr.isatty():

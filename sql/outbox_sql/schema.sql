@@ -804,7 +804,7 @@ CREATE TABLE outbox.entry (
     CONSTRAINT entry_priority_check CHECK ((priority = ANY (ARRAY[0, 1, 5, 10]))),
     CONSTRAINT entry_waits_check CHECK ((waits = ANY (ARRAY[0, 1, 2])))
 )
-WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0.2');
+WITH (fillfactor='42', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0.2');
 
 ALTER TABLE ONLY outbox.entry FORCE ROW LEVEL SECURITY;
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outbox_bench import drain, enqueue, http, latency, mail, webhook
+from outbox_bench import drain, enqueue, http, latency, mail, upkeep, webhook
 from outbox_bench.figures import interleaved, medians, quantile, ratio
 from tests.postgres import Server
 
@@ -88,3 +88,12 @@ def test_a_figure_that_a_round_lacks_has_no_median() -> None:
     assert medians([{"a": 1.0}, {"a": None}]) == {"a": None}
     assert ratio(None, 2.0) is None
     assert quantile([5.0, 1.0, 3.0], 0.5) == 3.0
+
+
+def test_upkeep_retires_days_while_jobs_are_drained(postgres_server: Server) -> None:
+    options = upkeep.Options(
+        jobs=2_000, rounds=1, over_age=1, past_jobs=20, url=postgres_server.admin_url
+    )
+    figures = upkeep.measure(options, said)
+    assert min(numbers(figures, "ratio_to_old", "old_ratio_to_young", "upkeep_enqueue_ms_max")) > 0
+    assert figures["retired_days"] == 1
