@@ -1,19 +1,29 @@
-"""Claims: which lanes to ask for how many, and what becomes of the rows that come back."""
+"""Claims: which lanes to ask for how many, and what becomes of the rows that come back.
+
+Fairness, limits, pause and hold are one mechanism: how many a lane is asked for.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from time import monotonic
+from typing import TypeAlias
 
 from outbox.message import LaneId
 from outbox.store import engine
 from outbox.store.engine import Claimed, Connection
+from outbox_dispatcher.fair import FairShares, in_turn
 from outbox_dispatcher.lanes import LaneBook, LaneState
 from outbox_dispatcher.life import Life
+from outbox_dispatcher.limits import Limits
 from outbox_dispatcher.slots import Item, Slots
 from outbox_dispatcher.wakeup import Wakeup
+
+Asked: TypeAlias = dict[LaneId, tuple[LaneState, int, bool]]
+"""What a claim asks for: of which lane, how many, and whether from below its floors."""
 
 
 class Claimer:
@@ -24,6 +34,7 @@ class Claimer:
         *,
         life: Life,
         lanes: LaneBook,
+        limits: Limits,
         slots: Mapping[str, Slots],
         wakeup: Wakeup,
         lease_s: float,
@@ -32,6 +43,9 @@ class Claimer:
     ) -> None:
         self._life = life
         self._lanes = lanes
+        self._limits = limits
+        self._shares: dict[str, FairShares] = {}
+        self._contended: dict[str, dict[str, list[LaneState]]] = {}
         self._slots = slots
         self._wakeup = wakeup
         self._lease_s = lease_s
@@ -50,32 +64,76 @@ class Claimer:
             if self._wakeup.poll_is_due():
                 await self._look_for_due(connection)
             asked = self._deal() if self._life.may_start() else {}
+            if self._limits.any and self._limits.next_lease_at() <= monotonic():
+                if self._life.may_start():
+                    self._take_back(asked)
+                    await self._limits.lease(connection, self._life.epoch)
+                    asked = self._deal()
             if not asked:
-                await self._wakeup.wait()
+                await self._wakeup.wait(self._limits.next_lease_at())
                 continue
             await self._claim(connection, asked)
 
-    def _deal(self) -> dict[LaneId, tuple[LaneState, int, bool]]:
-        """Share each queue's room out over its lanes that may have work, in random turn."""
-        by_queue: dict[str, list[LaneState]] = {}
+    def _deal(self) -> Asked:
+        """Share each queue's room out over the tenants that may have work, by weight.
+
+        Pause, hold, places and tokens all are limits to what a lane is asked for.
+        """
+        self._limits.forget_demand()
+        self._contended = {}
+        by_queue: dict[str, dict[str, list[LaneState]]] = {}
         for state in self._lanes.open_lanes():
-            if state.hot and state.lane.queue in self._slots:
-                by_queue.setdefault(state.lane.queue, []).append(state)
-        asked: dict[LaneId, tuple[LaneState, int, bool]] = {}
-        for queue, states in by_queue.items():
+            if state.hot and (queue := state.lane.queue) in self._slots:
+                by_queue.setdefault(queue, {}).setdefault(state.lane.tenant_id, []).append(state)
+        asked: Asked = {}
+        for queue, by_tenant in by_queue.items():
             room = self._slots[queue].room
-            if room <= 0:
-                continue
-            random.shuffle(states)
-            share = max(1, room // len(states))
-            for state in states[:room]:
-                limit = 1 if state.probing else share
-                asked[state.lane.lane_id] = (state, limit, monotonic() >= state.sweep_at)
+            if room > 0:
+                self._deal_queue(queue, room, by_tenant, asked)
         return asked
 
-    async def _claim(
-        self, connection: Connection, asked: dict[LaneId, tuple[LaneState, int, bool]]
+    def _deal_queue(
+        self, queue: str, room: int, by_tenant: dict[str, list[LaneState]], asked: Asked
     ) -> None:
+        wants: dict[str, int] = {}
+        weights: dict[str, int] = {}
+        for tenant, states in by_tenant.items():
+            want = 0.0
+            for state in states:
+                most = 1 if state.probing else room
+                for quota in state.quotas:
+                    quota.demand = min(quota.demand + most, room)
+                want += min(most, state.cap)
+            if want >= 1:
+                wants[tenant] = min(int(want), room)
+                weights[tenant] = states[0].weight
+        if not wants:
+            return
+        shares = self._shares.setdefault(queue, FairShares()).deal(room, wants, weights)
+        for tenant, share in shares.items():
+            self._deal_tenant(share, by_tenant[tenant], asked)
+        if len(wants) > 1:
+            self._contended[queue] = {t: by_tenant[t] for t, want in wants.items() if want >= room}
+
+    def _deal_tenant(self, share: int, states: list[LaneState], asked: Asked) -> None:
+        """Share a tenant's part out over its lanes: narrower ones are lanes of their own."""
+        random.shuffle(states)
+        for place, state in enumerate(states):
+            even = -(-share // (len(states) - place))
+            limit = int(min(even, state.cap, 1 if state.probing else share))
+            if limit <= 0:
+                continue
+            share -= limit
+            for quota in state.quotas:
+                quota.take(limit)
+            asked[state.lane.lane_id] = (state, limit, monotonic() >= state.sweep_at)
+
+    def _take_back(self, asked: Asked) -> None:
+        for state, limit, _ in asked.values():
+            for quota in state.quotas:
+                quota.take(-limit)
+
+    async def _claim(self, connection: Connection, asked: Asked) -> None:
         for state, limit, _ in asked.values():
             self._slots[state.lane.queue].outstanding += limit
         self.claiming = True
@@ -93,7 +151,9 @@ class Claimer:
             self.claiming = False
             for state, limit, _ in asked.values():
                 self._slots[state.lane.queue].outstanding -= limit
+            self._take_back(asked)
         self._lanes.claimed(asked, rows, monotonic() - began)
+        self._charge(rows)
         if not rows:
             return
         self._wakeup.busy(more=any(state.hot for state, _, _ in asked.values()))
@@ -104,12 +164,27 @@ class Claimer:
             state = asked[row.lane_id][0]
             slots = self._slots[state.lane.queue]
             slots.outstanding += 1
-            items.append(Item(row, slots, lease_ends, probe=state.probing))
+            item = Item(row, slots, lease_ends, probe=state.probing)
+            if state.quotas:
+                item.quotas = state.quotas
+                for quota in state.quotas:
+                    quota.take(1)
+            items.append(item)
             # A probe is one entry: what it shows decides for the rest.
             if state.probing:
                 state.probing = False
                 state.hot = False
-        self._hand_over(items)
+        # In turn: nobody's job starts behind all those that a larger tenant got in this claim.
+        self._hand_over(in_turn(items, _tenant_of) if self._contended else items)
+
+    def _charge(self, rows: list[Claimed]) -> None:
+        """Tell the shares that more than one tenant wanted what each of them has got."""
+        for queue, wanting in self._contended.items():
+            got = Counter(row.tenant_id for row in rows if row.queue == queue)
+            waiting = [
+                tenant for tenant, states in wanting.items() if any(state.hot for state in states)
+            ]
+            self._shares[queue].charge(got, waiting)
 
     async def _look_for_due(self, connection: Connection) -> None:
         upcoming: list[float] = []
@@ -130,3 +205,7 @@ class Claimer:
             self._wakeup.idle(min(upcoming, default=None))
             if not any(s.hot for s in self._lanes.open_lanes() if s.lane.queue in self._slots):
                 self.nothing_due.set()
+
+
+def _tenant_of(item: Item) -> tuple[str, str]:
+    return item.claimed.queue, item.claimed.tenant_id

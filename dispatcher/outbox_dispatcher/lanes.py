@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from math import inf
 from time import monotonic
 from typing import TypeAlias
 
 from outbox.message import LaneId
 from outbox.store.engine import FLOOR_BOTTOM, Ask, Claimed, Lane, Version
+from outbox_dispatcher.limits import Limits, Quota
 
 Floor: TypeAlias = tuple[str | datetime, int]
 
@@ -16,15 +18,31 @@ SWEEP_S_MIN = 1.0
 """At least so long between two looks below a lane's floors."""
 SWEEP_SHARE_MAX = 0.05
 """At most this share of the time goes into such looks."""
+DESTINATION = "destination:"
+"""A scope that begins so is a lane where what a destination's rate keeps back waits."""
 
 
 class LaneState:
-    """One lane: whether it may have work, and how far claims have got in each priority."""
+    """One lane: whether it may have work, and how far claims have got in each priority.
 
-    __slots__ = ("floors", "hot", "lane", "may_sweep_at", "probing", "sweep_at")
+    `quotas` are the limits that a claim of it must keep within. `weight` is its tenant's.
+    """
+
+    __slots__ = (
+        "floors",
+        "hot",
+        "lane",
+        "may_sweep_at",
+        "probing",
+        "quotas",
+        "sweep_at",
+        "weight",
+    )
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
+        self.weight = lane.weight
+        self.quotas: tuple[Quota, ...] = ()
         self.hot = True
         self.probing = False
         self.floors: dict[int, Floor] = {}
@@ -64,6 +82,11 @@ class LaneState:
         self.look_below()
 
     @property
+    def cap(self) -> float:
+        """How many a claim may take by the limits; infinite where there are none."""
+        return min((quota.room for quota in self.quotas), default=inf)
+
+    @property
     def open(self) -> bool:
         """Whether claims and starts are allowed."""
         return not self.lane.paused and (not self.lane.held or self.probing)
@@ -72,8 +95,9 @@ class LaneState:
 class LaneBook:
     """All lanes of the queues that are handled here."""
 
-    def __init__(self, queues: Iterable[str] | None) -> None:
+    def __init__(self, queues: Iterable[str] | None, limits: Limits | None = None) -> None:
         self._queues = None if queues is None else frozenset(queues)
+        self._limits = limits or Limits()
         self._states: dict[LaneId, LaneState] = {}
         self._scopes: dict[tuple[str, str, str], LaneState] = {}
         self.version = Version(0)
@@ -104,6 +128,25 @@ class LaneBook:
             if state.open and not was_open:
                 state.hot = True
                 state.look_below()
+        self.limits_changed()
+
+    def limits_changed(self) -> None:
+        """Have every lane know its limits: its own, its main lane's, its destination's."""
+        for state in self._states.values():
+            if not state.lane.scope:
+                quota = self._limits.of_lane(state.lane)
+                state.quotas = () if quota is None else (quota,)
+                state.weight = state.lane.weight
+        for state in self._states.values():
+            lane = state.lane
+            main = self._scopes.get((lane.tenant_id, lane.queue, "")) if lane.scope else None
+            if main is None:
+                continue
+            state.weight, state.quotas = main.weight, main.quotas
+            if lane.scope.startswith(DESTINATION):
+                quota = self._limits.destinations.get(lane.scope.removeprefix(DESTINATION))
+                if quota is not None:
+                    state.quotas = (*main.quotas, quota)
 
     def get(self, lane_id: LaneId) -> LaneState | None:
         """Return a lane's state, or None for a lane that is not handled here."""
@@ -112,6 +155,10 @@ class LaneBook:
     def all(self) -> list[LaneState]:
         """Return every lane that is handled here."""
         return list(self._states.values())
+
+    def narrower(self, tenant_id: str, queue: str, scope: str) -> LaneState | None:
+        """Return the narrower lane of a scope, or None where there is none (that is known)."""
+        return self._scopes.get((tenant_id, queue, scope))
 
     def held_scope(self, tenant_id: str, queue: str, scope: str) -> LaneState | None:
         """Return the lane of a narrower hold that stands now."""
@@ -142,7 +189,10 @@ class LaneBook:
             state.look_below()
 
     def claimed(
-        self, asked: dict[LaneId, tuple[LaneState, int, bool]], rows: list[Claimed], took_s: float
+        self,
+        asked: Mapping[LaneId, tuple[LaneState, int, bool]],
+        rows: list[Claimed],
+        took_s: float,
     ) -> None:
         """Move floors up to what was claimed; lanes that gave less than asked are drained."""
         got: dict[LaneId, int] = {}

@@ -35,6 +35,8 @@ GATHER_S = 0.002
 """So long a batch waits for company while other attempts are running."""
 CONTENT_BYTES_KEPT_MAX = 256 * 1024
 DURATION_MS_MAX = 2_147_483_647
+DESTINATION_PAUSED, NO_HANDLER = 3, 4
+"""What a job that was handed back waits for (`entry.waits`)."""
 
 log = structlog.get_logger(__name__)
 
@@ -128,14 +130,20 @@ class Recorder:
         self._put(Pending(item, recorded))
 
     def release(
-        self, item: Item, *, delay_s: float | None = None, lane: LaneId | None = None
+        self,
+        item: Item,
+        *,
+        delay_s: float | None = None,
+        waits: int | None = None,
+        lane: LaneId | None = None,
     ) -> None:
-        """Give an item back that was not started; its try with it."""
+        """Give an item back that was not started; its try with it. `waits`: why for `delay_s`."""
         recorded = _recorded_of(item, "release", attempt=item.claimed.attempt)
         recorded.next_attempt = item.claimed.attempt - 1
         recorded.next_lane = lane
         if delay_s is not None:
             recorded.next_at = self._life.db_now() + timedelta(seconds=delay_s)
+            recorded.waits = waits
         self._put(Pending(item, recorded))
 
     def known(self) -> list[EntryId]:
@@ -151,6 +159,10 @@ class Recorder:
     def outstanding(self) -> dict[Slots, int]:
         """Return how many outcomes of each queue are not stored yet."""
         return count_by_slots((*self._buffer, *self._in_flight))
+
+    def items(self) -> list[Item]:
+        """Return the items whose outcomes are not stored yet."""
+        return [p.item for p in (*self._buffer, *self._in_flight)]
 
     async def drained(self) -> None:
         """Wait until everything is stored."""

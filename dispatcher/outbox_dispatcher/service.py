@@ -33,10 +33,11 @@ from outbox_dispatcher.facts import Facts
 from outbox_dispatcher.keeper import keep
 from outbox_dispatcher.lanes import LaneBook
 from outbox_dispatcher.life import Life
+from outbox_dispatcher.limits import Limits
 from outbox_dispatcher.links import Links, open_links
 from outbox_dispatcher.liveness import Fenced, Liveness, keep_leases
 from outbox_dispatcher.preparer import Preparer
-from outbox_dispatcher.recorder import Pending, Recorder, count_by_slots
+from outbox_dispatcher.recorder import NO_HANDLER, Pending, Recorder, count_by_slots
 from outbox_dispatcher.settings import DispatcherSettings
 from outbox_dispatcher.slots import Item, Slots
 from outbox_dispatcher.tenants import TenantBook
@@ -72,7 +73,8 @@ class Dispatcher:
         self._session: asyncio.TaskGroup | None = None
         self._links: Links | None = None
         self.life = Life()
-        self.lanes = LaneBook(settings.queues)
+        self.limits = Limits()
+        self.lanes = LaneBook(settings.queues, self.limits)
         self.tenants = TenantBook(
             settings=settings.provider_settings, keyring=Keyring(settings.secret_key)
         )
@@ -94,6 +96,7 @@ class Dispatcher:
         self.claimer = Claimer(
             life=self.life,
             lanes=self.lanes,
+            limits=self.limits,
             slots=self._slots,
             wakeup=self.wakeup,
             lease_s=settings.lease_s,
@@ -190,7 +193,10 @@ class Dispatcher:
             pid=os.getpid(),
             queues=None if settings.queues is None else sorted(settings.queues),
             lease_s=settings.lease_s,
+            handlers=[f"channel:{name}" for name in self._channels]
+            + [f"queue:{name}" for name in self._queues],
         )
+        self.limits.begin()
         if old:
             await self._adopt(links, old, epoch)
         await dispatch.register_handlers(
@@ -324,7 +330,7 @@ class Dispatcher:
         for item in items:
             item.handler = self._handler_of(item)
             if item.handler is None:
-                self.recorder.release(item, delay_s=NO_HANDLER_RETRY_S)
+                self.recorder.release(item, delay_s=NO_HANDLER_RETRY_S, waits=NO_HANDLER)
             elif item.claimed.crashes == 0:
                 onward.append(item)
             elif suspect is None and self._careful is None:
@@ -398,6 +404,10 @@ class Dispatcher:
     def _recorded(self, batch: Sequence[Pending]) -> None:
         for slots, count in count_by_slots(batch).items():
             slots.finished(count)
+        if self.limits.any:
+            for pending in batch:
+                for quota in pending.item.quotas:
+                    quota.in_use -= 1
         if self._careful is not None and any(p.item.claimed.id == self._careful for p in batch):
             self._careful = None
             self.lanes.ring(None)
@@ -407,6 +417,8 @@ class Dispatcher:
         """Forget what was claimed but never started: the next session gives it back."""
         running = list(self.executor.running.values())
         stored_later = self.recorder.outstanding()
+        kept = [*running, *self.recorder.items()]
+        self.limits.recount(quota for item in kept for quota in item.quotas)
         for slots in self._slots.values():
             slots.ready.clear()
             slots.outstanding = stored_later.get(slots, 0) + sum(

@@ -13,6 +13,7 @@ from outbox.channels import Handler
 from outbox.message import Epoch, LaneId, Message
 from outbox.outcome import Outcome
 from outbox.store.engine import Claimed
+from outbox_dispatcher.limits import Quota
 
 PREFETCH_S = 0.1
 """A queue's prefetch is what it gets through in this time: enough to overlap claim and record."""
@@ -33,6 +34,8 @@ class Item:
     message: Message | None = None
     decided: Outcome | None = None
     divert_to: LaneId | None = None
+    defer_s: float | None = None
+    quotas: tuple[Quota, ...] = ()
     keep_content: str = "hash"
     probe: bool = False
     task: asyncio.Task[None] | None = None

@@ -62,9 +62,9 @@ class Wakeup:
         """Return whether it is time to ask which lanes have due entries."""
         return monotonic() >= min(self._poll_at, self._due_at)
 
-    async def wait(self) -> None:
-        """Sleep until the earliest of bell, nudge, next due time and poll."""
-        delay_s = min(self._poll_at, self._due_at) - monotonic()
+    async def wait(self, until: float = float("inf")) -> None:
+        """Sleep until the earliest of bell, nudge, next due time, poll, and `until`."""
+        delay_s = min(self._poll_at, self._due_at, until) - monotonic()
         if delay_s > 0 and not self._event.is_set():
             try:
                 async with asyncio.timeout(delay_s):

@@ -156,7 +156,9 @@ class Lane(msgspec.Struct, frozen=True):
     paused: bool
     held: bool
     probe_at: datetime | None
-    weight: int
+    weight: int = 1
+    concurrency_max: int | None = None
+    is_rated: bool = False
 
 
 async def claim(
@@ -265,13 +267,17 @@ async def register(
     pid: int,
     queues: list[str] | None,
     lease_s: float,
+    handlers: Sequence[str] = (),
 ) -> None:
-    """Take the session's advisory lock on the epoch and make the dispatcher's row."""
+    """Take the session's advisory lock on the epoch and make the dispatcher's row.
+
+    `handlers`: what it can deliver, as `channel:NAME` and `queue:NAME`.
+    """
     await connection.execute("select pg_advisory_lock(%s)", (epoch,))
     await connection.execute(
-        "insert into outbox.dispatcher (epoch, name, version, pid, queues, lease_s)"
-        " values (%s, %s, %s, %s, %s, %s)",
-        (epoch, name, version, pid, queues, lease_s),
+        "insert into outbox.dispatcher (epoch, name, version, pid, queues, lease_s, handlers)"
+        " values (%s, %s, %s, %s, %s, %s, %s)",
+        (epoch, name, version, pid, queues, lease_s, list(handlers)),
     )
 
 
@@ -331,6 +337,7 @@ async def mark_rescued(connection: Connection, dead: Sequence[Epoch]) -> None:
 async def retire(connection: Connection, *, epoch: Epoch) -> None:
     """Leave: nothing is in flight any more. The row goes; its lock ends with the connection."""
     await connection.execute("delete from outbox.dispatcher where epoch = %s", (epoch,))
+    await connection.execute("delete from outbox.lane_share where epoch = %s", (epoch,))
 
 
 async def expire(connection: Connection, *, epoch: Epoch, limit: int = 500) -> int:
@@ -382,6 +389,13 @@ async def adopt(
         cursor = await connection.execute(query("adopt"), parameters)
         adopted = {EntryId(int(str(row[0]))) for row in await cursor.fetchall()}
         await connection.execute(query("release_orphans"), parameters)
+        # What it runs still needs its places.
+        await connection.execute(
+            "update outbox.lane_share set epoch = %(new)s where epoch = %(old)s"
+            " and exists (select from outbox.dispatcher as d"
+            "             where d.epoch = %(old)s and d.rescued_at is null)",
+            parameters,
+        )
         await retire(connection, epoch=old)
     return adopted
 

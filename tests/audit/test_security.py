@@ -42,6 +42,9 @@ NOT_BY_TENANT = {
     "producer_tenant": "read by the owner's functions alone",
     "retiring": "days",
     "chore": "what is done for all",
+    "destination": "over all tenants; told to service-wide keys alone, by functions",
+    "bucket": "counters, read by functions alone",
+    "lane_share": "counters, read by functions alone",
     "alembic_version": "nobody may read it",
 }
 

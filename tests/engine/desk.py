@@ -128,6 +128,21 @@ class Desk:
             )
         )
 
+    def limit(
+        self,
+        *,
+        tenant: str = "default",
+        queue: str = QUEUE,
+        weight: int = 1,
+        concurrency_max: int | None = None,
+        rate_per_s: float | None = None,
+        burst: int | None = None,
+    ) -> None:
+        self.admin.execute(
+            "select outbox.set_lane_limits(%s, %s, %s, %s, %s, %s, 'test')",
+            (tenant, queue, weight, concurrency_max, rate_per_s, burst),
+        )
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds; the deadline is for a test that fails."""
         async with asyncio.timeout(DEADLINE_S):

@@ -85,13 +85,17 @@ create table outbox.handler (
     primary key (kind, name)
 );
 
--- One tenant x one queue; `scope` is not empty for a narrower hold (template:…, endpoint:…, job:…).
+-- One tenant x one queue; `scope` is not empty for a narrower lane: a hold's (template:…, endpoint:…, job:…), or
+-- what waits for the rate of a destination (destination:…). Limits stand at the lane without a scope, for all of them.
 create table outbox.lane (
     lane_id           int         generated always as identity primary key,
     tenant_id         text        not null,
     queue             text        not null,
     scope             text        not null default '',
-    weight            smallint    not null default 1,
+    weight            smallint    not null default 1 check (weight between 1 and 1000),
+    concurrency_max   int         check (concurrency_max between 1 and 100000),
+    rate_per_s        double precision check (rate_per_s between 0.001 and 1000000),
+    burst             int         check (burst between 1 and 1000000),
     paused_at         timestamptz,
     paused_by         text,
     held_at           timestamptz,
@@ -103,6 +107,33 @@ create table outbox.lane (
     unique (tenant_id, queue, scope)
 );
 create index lane_held on outbox.lane (probe_at) where held_at is not null;
+
+-- A host, an endpoint or a provider (host:…, endpoint:…, provider:…), over all tenants: its rate, which an operator
+-- has set, and the pause that its own Retry-After has asked for.
+create table outbox.destination (
+    name              text        primary key check (name ~ '^(host|endpoint|provider):[!-~]{1,255}$'),
+    rate_per_s        double precision check (rate_per_s between 0.001 and 1000000),
+    burst             int         check (burst between 1 and 1000000),
+    paused_until      timestamptz,
+    changed_at        timestamptz not null default clock_timestamp()
+);
+
+-- The tokens of a rate: a lane's (lane:ID), or a destination's. Dispatchers take slices for a second or so.
+create table outbox.bucket (
+    name              text        primary key,
+    tokens            double precision not null default 'infinity',  -- never more than a burst when it is read
+    filled_at         timestamptz not null default clock_timestamp()
+) with (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
+
+-- How many places of a lane's concurrency_max a dispatcher has. It has them until it gives them back, or until it
+-- is dead and nothing of its is claimed any more.
+create table outbox.lane_share (
+    lane_id           int         not null,
+    epoch             bigint      not null,
+    places            int         not null,
+    wanted            int         not null,
+    primary key (lane_id, epoch)
+) with (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 -- A queue's pause holds for lanes that don't exist yet as well.
 create table outbox.queue_pause (
@@ -175,8 +206,9 @@ create table outbox.entry (
     attempt           smallint    not null default 0,
     max_attempts      smallint,
     crashes           smallint    not null default 0,
-    -- What available_at waits for: 0 the producer's send_after, 1 a backoff, 2 a snooze.
-    waits             smallint    not null default 0 check (waits in (0, 1, 2)),
+    -- What available_at waits for: 0 the producer's send_after, 1 a backoff, 2 a snooze, 3 the pause of a
+    -- destination, 4 a dispatcher that has the handler.
+    waits             smallint    not null default 0 check (waits between 0 and 4),
     cancel            boolean     not null default false
 ) with (fillfactor = 42, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.2);
@@ -245,6 +277,7 @@ create table outbox.dispatcher (
     version           text        not null,
     pid               int         not null,
     queues            text[],
+    handlers          text[]      not null default '{}',  -- channel:NAME, queue:NAME
     started_at        timestamptz not null default clock_timestamp(),
     heartbeat_at      timestamptz not null default clock_timestamp(),
     seen_version      bigint      not null default 0,

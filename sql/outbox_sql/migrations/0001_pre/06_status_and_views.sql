@@ -5,6 +5,7 @@ create function outbox.live_status(claimed_by bigint, available_at timestamptz, 
     return case when claimed_by is not null then 'processing'
                 when available_at <= clock_timestamp() then 'pending'
                 when waits = 1 then 'retrying'
+                when waits >= 3 then 'pending'
                 else 'scheduled' end;
 
 create function outbox.ended_status(status text) returns text
@@ -61,7 +62,8 @@ select j.job_id, j.tenant_id, j.user_id, j.channel, j.queue, j.template_code, j.
             when l.paused_at is not null then 'lane paused'
             when l.held_at is not null then 'lane held'
             when e.available_at > clock_timestamp() then
-                case e.waits when 1 then 'backoff' when 2 then 'snooze' else 'send_after' end
+                case e.waits when 1 then 'backoff' when 2 then 'snooze' when 3 then 'destination paused'
+                             when 4 then 'no handler' else 'send_after' end
             else 'dispatcher' end as waiting_for,
        j.created_at, outbox.id_time(j.id) as accepted_at, j.send_after, j.expires_at,
        e.available_at as due_at,

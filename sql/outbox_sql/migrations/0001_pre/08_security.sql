@@ -89,6 +89,7 @@ revoke all on outbox.retiring, outbox.chore from outbox_dispatcher;
 grant usage on all sequences in schema outbox to outbox_dispatcher, outbox_api;
 
 grant execute on function outbox.find_job, outbox.cancel_jobs, outbox.retry_job, outbox.promote_job, outbox.set_paused,
+    outbox.set_lane_limits, outbox.set_destination, outbox.limits_now, outbox.list_destinations,
     outbox.unseen_by, outbox.erase_recipient, outbox.authenticate, outbox.sees, outbox.current_status,
     outbox.live_status, outbox.ended_status, outbox.accepted_status, outbox.whole_job, outbox.from_priority,
     outbox.to_priority, outbox.id_time, outbox.id_floor, outbox.ring, outbox.partition_days_left,
