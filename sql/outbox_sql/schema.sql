@@ -247,6 +247,39 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.check_limits(weight integer, concurrency_max integer, rate_per_s double precision, burst integer) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+declare
+    faults jsonb := '[]';
+begin
+    if weight not between 1 and 1000 then
+        faults := faults || jsonb_build_object('pointer', '/weight', 'message', 'must be from 1 to 1,000');
+    end if;
+    if concurrency_max not between 1 and 100000 then
+        faults := faults || jsonb_build_object('pointer', '/concurrency_max', 'message',
+            'must be from 1 to 100,000, or null for no limit; to stop a lane, pause it');
+    end if;
+    if rate_per_s not between 0.001 and 1000000 then
+        faults := faults || jsonb_build_object('pointer', '/rate_per_s', 'message',
+            'must be from 0.001 to 1,000,000, or null for no limit; to stop a lane, pause it');
+    end if;
+    if burst not between 1 and 1000000 then
+        faults := faults || jsonb_build_object('pointer', '/burst', 'message', 'must be from 1 to 1,000,000');
+    elsif burst is not null and rate_per_s is null then
+        faults := faults || jsonb_build_object('pointer', '/burst', 'message', 'needs a rate_per_s');
+    elsif burst < rate_per_s / 10 then
+        faults := faults || jsonb_build_object('pointer', '/burst', 'message',
+            'must be at least a tenth of rate_per_s: dispatchers come for tokens ten times a second');
+    end if;
+    if faults <> '[]' then
+        raise exception using errcode = 'OBX01', detail = faults::text,
+            message = (select string_agg(substr(f ->> 'pointer', 2) || ' ' || (f ->> 'message'), '; ')
+                       from jsonb_array_elements(faults) as f);
+    end if;
+end
+$$;
+
 CREATE FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -802,7 +835,7 @@ CREATE TABLE outbox.entry (
     waits smallint DEFAULT 0 NOT NULL,
     cancel boolean DEFAULT false NOT NULL,
     CONSTRAINT entry_priority_check CHECK ((priority = ANY (ARRAY[0, 1, 5, 10]))),
-    CONSTRAINT entry_waits_check CHECK ((waits = ANY (ARRAY[0, 1, 2])))
+    CONSTRAINT entry_waits_check CHECK (((waits >= 0) AND (waits <= 4)))
 )
 WITH (fillfactor='42', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0.2');
 
@@ -952,9 +985,109 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.lease_limits(for_epoch bigint, lane_ids integer[], destinations text[], in_use integer[], wanted integer[], back double precision[]) RETURNS TABLE(lane_id integer, destination text, places integer, tokens integer, wait_s double precision)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+    names text[] := array(select coalesce(a.d, 'lane:' || a.l) from unnest(lane_ids, destinations) as a(l, d) order by 1);
+    at timestamptz;
+begin
+    insert into outbox.bucket (name)
+    select n from unnest(names) as n where not exists (select from outbox.bucket as b where b.name = n)
+    on conflict (name) do nothing;
+    -- A statement of its own: what comes after it sees all that was done before the lock was ours.
+    perform from outbox.bucket as b where b.name = any(names) order by b.name for update;
+    at := clock_timestamp();
+    delete from outbox.lane_share as s
+    where s.lane_id = any(lane_ids)
+      and not exists (select from outbox.dispatcher as d where d.epoch = s.epoch and d.rescued_at is null);
+    return query
+    with asked as materialized (
+        select a.lane_id, a.destination, coalesce(a.destination, 'lane:' || a.lane_id) as name, a.in_use, a.wanted, a.back,
+               l.concurrency_max, coalesce(l.rate_per_s, d.rate_per_s) as rate_per_s,
+               coalesce(l.burst, d.burst, ceil(coalesce(l.rate_per_s, d.rate_per_s))) as burst,
+               greatest(extract(epoch from d.paused_until - at)::float8, 0) as paused_s
+        from unnest(lane_ids, destinations, in_use, wanted, back) as a(lane_id, destination, in_use, wanted, back)
+        left join outbox.lane as l on l.lane_id = a.lane_id
+        left join outbox.destination as d on d.name = a.destination
+    ), others as materialized (
+        select a.lane_id, sum(s.places)::int as places,
+               sum(least(s.wanted, a.concurrency_max / (o.claimants + 1)))::int as due
+        from asked as a
+        join outbox.lane_share as s on s.lane_id = a.lane_id and s.epoch <> for_epoch
+        cross join lateral (select count(*)::int as claimants from outbox.lane_share as o
+                            where o.lane_id = a.lane_id and o.epoch <> for_epoch and o.wanted > 0) as o
+        group by a.lane_id
+    ), shared as materialized (
+        select a.lane_id, a.in_use + a.wanted as wanted,
+               greatest(a.in_use, least(a.in_use + a.wanted, a.concurrency_max - coalesce(o.due, 0),
+                                        a.concurrency_max - coalesce(o.places, 0))) as places
+        from asked as a
+        left join others as o on o.lane_id = a.lane_id
+        where a.concurrency_max is not null
+    ), kept as (
+        insert into outbox.lane_share as s (lane_id, epoch, places, wanted)
+        select h.lane_id, for_epoch, h.places, h.wanted from shared as h where h.wanted > 0
+        on conflict (lane_id, epoch) do update set places = excluded.places, wanted = excluded.wanted
+        where (s.places, s.wanted) is distinct from (excluded.places, excluded.wanted)
+    ), given_back as (
+        delete from outbox.lane_share as s using asked as a
+        where s.lane_id = a.lane_id and s.epoch = for_epoch and (a.in_use + a.wanted = 0 or a.concurrency_max is null)
+    ), filled as materialized (
+        select a.name, a.back,
+               least(a.burst, b.tokens + a.back + a.rate_per_s * greatest(extract(epoch from at - b.filled_at)::float8, 0))
+                   as tokens,
+               least(a.wanted, coalesce(h.places - a.in_use, a.wanted), greatest(1, a.rate_per_s)) as wanted,
+               greatest(1, least(a.burst, a.rate_per_s / 4)) as worth_asking, a.rate_per_s, a.paused_s
+        from asked as a
+        join outbox.bucket as b on b.name = a.name
+        left join shared as h on h.lane_id = a.lane_id
+        where a.rate_per_s is not null
+    ), given as materialized (
+        select f.*, case when f.paused_s > 0 then 0 else floor(greatest(0, least(f.wanted, f.tokens)))::int end as given
+        from filled as f
+    ), drawn as (
+        update outbox.bucket as b set tokens = g.tokens - g.given, filled_at = at
+        from given as g where b.name = g.name and (g.given > 0 or g.back <> 0)
+    )
+    select a.lane_id, a.destination, h.places, g.given,
+           case when g.paused_s > 0 then g.paused_s
+                else greatest(0, coalesce((g.worth_asking - (g.tokens - g.given)) / g.rate_per_s, 0)) end
+    from asked as a
+    left join shared as h on h.lane_id = a.lane_id
+    left join given as g on g.name = a.name;
+end
+$$;
+
+CREATE FUNCTION outbox.limits_now(wanted integer) RETURNS TABLE(weight integer, concurrency_max integer, places_taken integer, rate_per_s double precision, burst integer, tokens double precision, destination text, destination_rate_per_s double precision, destination_tokens double precision, destination_paused_until timestamp with time zone)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select m.weight::int, m.concurrency_max,
+                 (select coalesce(sum(s.places), 0)::int from outbox.lane_share as s
+                  join outbox.dispatcher as d on d.epoch = s.epoch and d.rescued_at is null
+                  where s.lane_id = m.lane_id),
+                 m.rate_per_s, m.burst, outbox.tokens_now('lane:' || m.lane_id, m.rate_per_s, m.burst),
+                 d.name, d.rate_per_s, outbox.tokens_now(d.name, d.rate_per_s, d.burst),
+                 case when d.paused_until > clock_timestamp() then d.paused_until end
+          from outbox.lane as l
+          join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
+          left join outbox.destination as d on l.scope = 'destination:' || d.name
+          where l.lane_id = wanted and outbox.acts_for(l.tenant_id) $$;
+
+CREATE FUNCTION outbox.list_destinations(wanted text DEFAULT NULL::text) RETURNS TABLE(name text, rate_per_s double precision, burst integer, tokens double precision, paused_until timestamp with time zone, changed_at timestamp with time zone)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ select d.name, d.rate_per_s, d.burst, outbox.tokens_now(d.name, d.rate_per_s, d.burst),
+                 case when d.paused_until > clock_timestamp() then d.paused_until end, d.changed_at
+          from outbox.destination as d
+          where (d.rate_per_s is not null or d.paused_until > clock_timestamp())
+            and (wanted is null or d.name = wanted) and outbox.acts_for('*')
+          order by d.name limit 10000 $$;
+
 CREATE FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN CASE WHEN (claimed_by IS NOT NULL) THEN 'processing'::text WHEN (available_at <= clock_timestamp()) THEN 'pending'::text WHEN (waits = 1) THEN 'retrying'::text ELSE 'scheduled'::text END;
+    RETURN CASE WHEN (claimed_by IS NOT NULL) THEN 'processing'::text WHEN (available_at <= clock_timestamp()) THEN 'pending'::text WHEN (waits = 1) THEN 'retrying'::text WHEN (waits >= 3) THEN 'pending'::text ELSE 'scheduled'::text END;
 
 CREATE FUNCTION outbox.look_up(named outbox.named) RETURNS outbox.named
     LANGUAGE plpgsql STABLE
@@ -1080,6 +1213,24 @@ CREATE FUNCTION outbox.partition_days_left(now timestamp with time zone DEFAULT 
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     RETURN (SELECT (min(n.days))::integer AS min FROM ((VALUES ('outbox.job'::regclass), ('outbox.delivery'::regclass)) p(parent) CROSS JOIN LATERAL (SELECT count(*) AS days FROM outbox.days_of(p.parent) d(day, child, pending, low, high) WHERE (d.day > ((COALESCE(partition_days_left.now, clock_timestamp()) AT TIME ZONE 'utc'::text))::date)) n));
+
+CREATE FUNCTION outbox.pause_destination(wanted text, pause_s double precision) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    AS $$
+declare
+    until timestamptz;
+begin
+    insert into outbox.destination as d (name, paused_until)
+    values (wanted, clock_timestamp() + make_interval(secs => pause_s))
+    on conflict (name) do update set paused_until = greatest(d.paused_until, excluded.paused_until)
+    returning paused_until into until;
+    delete from outbox.destination as d
+    where d.name in (select o.name from outbox.destination as o
+                     where o.rate_per_s is null and o.paused_until < clock_timestamp() limit 100 for update skip locked);
+    perform pg_notify('outbox_bell', 'destinations');
+    return until;
+end
+$$;
 
 CREATE FUNCTION outbox.payload_priority(value jsonb) RETURNS smallint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1621,9 +1772,76 @@ CREATE FUNCTION outbox.ring(lane_ids integer[]) RETURNS void
     LANGUAGE sql
     AS $$ select pg_notify('outbox_bell', left(array_to_string(lane_ids[:200], ','), 7000)) $$;
 
+CREATE FUNCTION outbox.scope_lane(for_tenant text, for_queue text, for_scope text) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    main int := outbox.lane_of(for_tenant, for_queue);
+    found_id int;
+begin
+    insert into outbox.lane (tenant_id, queue, scope, paused_at, paused_by, version)
+    select m.tenant_id, m.queue, for_scope, m.paused_at, m.paused_by, m.version
+    from outbox.lane as m where m.lane_id = main
+    on conflict (tenant_id, queue, scope) do nothing;
+    select l.lane_id into found_id from outbox.lane as l
+    where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = for_scope;
+    return found_id;
+end
+$$;
+
 CREATE FUNCTION outbox.sees(tenant text) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (current_setting('outbox.tenant'::text, true) = ANY (ARRAY['*'::text, tenant]));
+
+CREATE FUNCTION outbox.set_destination(wanted text, to_rate_per_s double precision, to_burst integer, resume boolean, actor text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    now_version bigint := outbox.next_version();
+begin
+    if not outbox.acts_for('*') then
+        raise exception using errcode = 'OBX03', detail = '[]', message = 'a destination needs a service-wide key';
+    end if;
+    perform outbox.check_limits(1, null, to_rate_per_s, to_burst);
+    insert into outbox.destination as d (name, rate_per_s, burst) values (wanted, to_rate_per_s, to_burst)
+    on conflict (name) do update
+    set rate_per_s = excluded.rate_per_s, burst = excluded.burst, changed_at = clock_timestamp(),
+        paused_until = case when not resume then d.paused_until end;
+    delete from outbox.destination as d
+    where d.name = wanted and d.rate_per_s is null and coalesce(d.paused_until <= clock_timestamp(), true);
+    insert into outbox.operator_action (actor, action, tenant_id, detail)
+    values (actor, case when resume then 'resume' else 'limit' end, '*',
+            jsonb_build_object('destination', wanted, 'rate_per_s', to_rate_per_s, 'burst', to_burst));
+    perform pg_notify('outbox_bell', 'control');
+    return now_version;
+end
+$$;
+
+CREATE FUNCTION outbox.set_lane_limits(for_tenant text, for_queue text, to_weight integer, to_concurrency_max integer, to_rate_per_s double precision, to_burst integer, actor text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    now_version bigint := outbox.next_version();
+    lane int;
+begin
+    if not outbox.acts_for(for_tenant) then
+        raise exception using errcode = 'OBX03', detail = '[]', message = 'another tenant''s lane needs a service-wide key';
+    end if;
+    perform outbox.check_limits(to_weight, to_concurrency_max, to_rate_per_s, to_burst);
+    lane := outbox.lane_of(for_tenant, for_queue);
+    update outbox.lane as l
+    set weight = to_weight, concurrency_max = to_concurrency_max, rate_per_s = to_rate_per_s, burst = to_burst,
+        version = now_version
+    where l.lane_id = lane;
+    insert into outbox.operator_action (actor, action, tenant_id, detail)
+    values (actor, 'limit', for_tenant, jsonb_build_object('queue', for_queue, 'weight', to_weight,
+        'concurrency_max', to_concurrency_max, 'rate_per_s', to_rate_per_s, 'burst', to_burst));
+    perform pg_notify('outbox_bell', 'control');
+    return now_version;
+end
+$$;
 
 CREATE FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1844,6 +2062,13 @@ CREATE FUNCTION outbox.to_time(value text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN CASE WHEN (value ~ '^[1-8][0-9]{3}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?([Zz]|[+-](0[0-9]|1[0-5]):[0-5][0-9])$'::text) THEN (value)::timestamp with time zone WHEN (value IS NOT NULL) THEN outbox.to_odd_time(value) ELSE NULL::timestamp with time zone END;
 
+CREATE FUNCTION outbox.tokens_now(bucket text, rate_per_s double precision, burst integer) RETURNS double precision
+    LANGUAGE sql
+    AS $$ select least(coalesce(burst, ceil(rate_per_s)), coalesce(
+              (select b.tokens + rate_per_s * greatest(extract(epoch from clock_timestamp() - b.filled_at)::float8, 0)
+               from outbox.bucket as b where b.name = bucket), 'infinity'))
+          where rate_per_s is not null $$;
+
 CREATE FUNCTION outbox.unknown_faults(rest jsonb) RETURNS outbox.fault[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ARRAY(SELECT ROW(outbox.pointer(k.key), 'is not a known field'::text)::outbox.fault AS "row" FROM jsonb_object_keys((unknown_faults.rest - ARRAY['to'::text, 'subject'::text, 'content'::text, 'queue'::text, 'tenant_id'::text, 'idempotency_key'::text, 'category'::text, 'ordering_key'::text, 'dedup_key'::text, 'dedup_window_s'::text, 'max_attempts'::text, 'timeout_s'::text, 'headers'::text, 'payload'::text, 'endpoint'::text])) k(key) LIMIT 20);
@@ -1897,6 +2122,9 @@ CREATE TABLE outbox.lane (
     queue text NOT NULL,
     scope text DEFAULT ''::text NOT NULL,
     weight smallint DEFAULT 1 NOT NULL,
+    concurrency_max integer,
+    rate_per_s double precision,
+    burst integer,
     paused_at timestamp with time zone,
     paused_by text,
     held_at timestamp with time zone,
@@ -1904,7 +2132,11 @@ CREATE TABLE outbox.lane (
     hold_reason text,
     probe_at timestamp with time zone,
     probe_s integer,
-    version bigint DEFAULT 0 NOT NULL
+    version bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT lane_burst_check CHECK (((burst >= 1) AND (burst <= 1000000))),
+    CONSTRAINT lane_concurrency_max_check CHECK (((concurrency_max >= 1) AND (concurrency_max <= 100000))),
+    CONSTRAINT lane_rate_per_s_check CHECK (((rate_per_s >= (0.001)::double precision) AND (rate_per_s <= (1000000)::double precision))),
+    CONSTRAINT lane_weight_check CHECK (((weight >= 1) AND (weight <= 1000)))
 );
 
 ALTER TABLE ONLY outbox.lane FORCE ROW LEVEL SECURITY;
@@ -1945,6 +2177,8 @@ CREATE VIEW outbox.api_notification WITH (security_invoker='true') AS
             CASE e.waits
                 WHEN 1 THEN 'backoff'::text
                 WHEN 2 THEN 'snooze'::text
+                WHEN 3 THEN 'destination paused'::text
+                WHEN 4 THEN 'no handler'::text
                 ELSE 'send_after'::text
             END
             ELSE 'dispatcher'::text
@@ -2184,6 +2418,13 @@ CREATE VIEW outbox.api_notification_history WITH (security_invoker='true') AS
              JOIN outbox.job j ON ((j.id = e.id)))
           WHERE (e.claimed_by IS NOT NULL)) h;
 
+CREATE TABLE outbox.bucket (
+    name text NOT NULL,
+    tokens double precision DEFAULT 'Infinity'::double precision NOT NULL,
+    filled_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_threshold='200', autovacuum_vacuum_cost_delay='0');
+
 CREATE TABLE outbox.chore (
     chore text NOT NULL,
     done_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL
@@ -2228,12 +2469,24 @@ ALTER TABLE outbox.dead_letter ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS 
     CACHE 1
 );
 
+CREATE TABLE outbox.destination (
+    name text NOT NULL,
+    rate_per_s double precision,
+    burst integer,
+    paused_until timestamp with time zone,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT destination_burst_check CHECK (((burst >= 1) AND (burst <= 1000000))),
+    CONSTRAINT destination_name_check CHECK ((name ~ '^(host|endpoint|provider):[!-~]{1,255}$'::text)),
+    CONSTRAINT destination_rate_per_s_check CHECK (((rate_per_s >= (0.001)::double precision) AND (rate_per_s <= (1000000)::double precision)))
+);
+
 CREATE TABLE outbox.dispatcher (
     epoch bigint NOT NULL,
     name text NOT NULL,
     version text NOT NULL,
     pid integer NOT NULL,
     queues text[],
+    handlers text[] DEFAULT '{}'::text[] NOT NULL,
     started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     heartbeat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     seen_version bigint DEFAULT 0 NOT NULL,
@@ -2352,6 +2605,14 @@ ALTER TABLE outbox.lane ALTER COLUMN lane_id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE outbox.lane_share (
+    lane_id integer NOT NULL,
+    epoch bigint NOT NULL,
+    places integer NOT NULL,
+    wanted integer NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_threshold='200', autovacuum_vacuum_cost_delay='0');
+
 CREATE VIEW outbox.notification AS
  SELECT j.job_id,
     j.tenant_id,
@@ -2376,6 +2637,8 @@ CREATE VIEW outbox.notification AS
             CASE e.waits
                 WHEN 1 THEN 'backoff'::text
                 WHEN 2 THEN 'snooze'::text
+                WHEN 3 THEN 'destination paused'::text
+                WHEN 4 THEN 'no handler'::text
                 ELSE 'send_after'::text
             END
             ELSE 'dispatcher'::text
@@ -2914,6 +3177,9 @@ ALTER TABLE ONLY outbox.api_key
 ALTER TABLE ONLY outbox.api_key
     ADD CONSTRAINT api_key_pkey PRIMARY KEY (key_id);
 
+ALTER TABLE ONLY outbox.bucket
+    ADD CONSTRAINT bucket_pkey PRIMARY KEY (name);
+
 ALTER TABLE ONLY outbox.chore
     ADD CONSTRAINT chore_pkey PRIMARY KEY (chore);
 
@@ -2922,6 +3188,9 @@ ALTER TABLE ONLY outbox.control
 
 ALTER TABLE ONLY outbox.dead_letter
     ADD CONSTRAINT dead_letter_pkey PRIMARY KEY (dead_letter_id);
+
+ALTER TABLE ONLY outbox.destination
+    ADD CONSTRAINT destination_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY outbox.dispatcher
     ADD CONSTRAINT dispatcher_pkey PRIMARY KEY (epoch);
@@ -2973,6 +3242,9 @@ ALTER TABLE ONLY outbox.job
 
 ALTER TABLE ONLY outbox.lane
     ADD CONSTRAINT lane_pkey PRIMARY KEY (lane_id);
+
+ALTER TABLE ONLY outbox.lane_share
+    ADD CONSTRAINT lane_share_pkey PRIMARY KEY (lane_id, epoch);
 
 ALTER TABLE ONLY outbox.lane
     ADD CONSTRAINT lane_tenant_id_queue_scope_key UNIQUE (tenant_id, queue, scope);
@@ -3262,6 +3534,9 @@ GRANT ALL ON FUNCTION outbox.catalog_changed() TO outbox_dispatcher;
 REVOKE ALL ON FUNCTION outbox.check_batch(jobs jsonb[], tenant text, on_conflict text, on_fault text, jobs_max integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.check_batch(jobs jsonb[], tenant text, on_conflict text, on_fault text, jobs_max integer) TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.check_limits(weight integer, concurrency_max integer, rate_per_s double precision, burst integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.check_limits(weight integer, concurrency_max integer, rate_per_s double precision, burst integer) TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text) TO outbox_api;
@@ -3389,6 +3664,17 @@ GRANT ALL ON FUNCTION outbox.lane_of(for_tenant text, for_queue text) TO outbox_
 REVOKE ALL ON FUNCTION outbox.lanes_of(parsed outbox.parsed[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.lanes_of(parsed outbox.parsed[]) TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.lease_limits(for_epoch bigint, lane_ids integer[], destinations text[], in_use integer[], wanted integer[], back double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.lease_limits(for_epoch bigint, lane_ids integer[], destinations text[], in_use integer[], wanted integer[], back double precision[]) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.limits_now(wanted integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.limits_now(wanted integer) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.limits_now(wanted integer) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.list_destinations(wanted text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.list_destinations(wanted text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.list_destinations(wanted text) TO outbox_api;
+
 REVOKE ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) TO outbox_auditor;
 GRANT ALL ON FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) TO outbox_dispatcher;
@@ -3419,6 +3705,9 @@ GRANT SELECT ON TABLE outbox.delivery TO outbox_api;
 REVOKE ALL ON FUNCTION outbox.partition_days_left(now timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.partition_days_left(now timestamp with time zone) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.partition_days_left(now timestamp with time zone) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.pause_destination(wanted text, pause_s double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.pause_destination(wanted text, pause_s double precision) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.payload_priority(value jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.payload_priority(value jsonb) TO outbox_dispatcher;
@@ -3469,9 +3758,20 @@ REVOKE ALL ON FUNCTION outbox.ring(lane_ids integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.ring(lane_ids integer[]) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.ring(lane_ids integer[]) TO outbox_api;
 
+REVOKE ALL ON FUNCTION outbox.scope_lane(for_tenant text, for_queue text, for_scope text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.scope_lane(for_tenant text, for_queue text, for_scope text) TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.sees(tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.sees(tenant text) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.sees(tenant text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.set_destination(wanted text, to_rate_per_s double precision, to_burst integer, resume boolean, actor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.set_destination(wanted text, to_rate_per_s double precision, to_burst integer, resume boolean, actor text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.set_destination(wanted text, to_rate_per_s double precision, to_burst integer, resume boolean, actor text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.set_lane_limits(for_tenant text, for_queue text, to_weight integer, to_concurrency_max integer, to_rate_per_s double precision, to_burst integer, actor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.set_lane_limits(for_tenant text, for_queue text, to_weight integer, to_concurrency_max integer, to_rate_per_s double precision, to_burst integer, actor text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.set_lane_limits(for_tenant text, for_queue text, to_weight integer, to_concurrency_max integer, to_rate_per_s double precision, to_burst integer, actor text) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text) TO outbox_dispatcher;
@@ -3502,6 +3802,9 @@ GRANT ALL ON FUNCTION outbox.to_priority(value text) TO outbox_api;
 REVOKE ALL ON FUNCTION outbox.to_time(value text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.to_time(value text) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.to_time(value text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.tokens_now(bucket text, rate_per_s double precision, burst integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.tokens_now(bucket text, rate_per_s double precision, burst integer) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.unknown_faults(rest jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.unknown_faults(rest jsonb) TO outbox_dispatcher;
@@ -3542,6 +3845,8 @@ GRANT SELECT,INSERT ON TABLE outbox.operator_action TO outbox_api;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.api_notification_history TO outbox_dispatcher;
 GRANT SELECT ON TABLE outbox.api_notification_history TO outbox_api;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.bucket TO outbox_dispatcher;
+
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.control TO outbox_dispatcher;
 GRANT SELECT ON TABLE outbox.control TO outbox_api;
 
@@ -3550,6 +3855,8 @@ GRANT SELECT ON TABLE outbox.dead_letter TO outbox_api;
 
 GRANT USAGE ON SEQUENCE outbox.dead_letter_dead_letter_id_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.dead_letter_dead_letter_id_seq TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.destination TO outbox_dispatcher;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.dispatcher TO outbox_dispatcher;
 GRANT SELECT ON TABLE outbox.dispatcher TO outbox_api;
@@ -3568,6 +3875,8 @@ GRANT USAGE ON SEQUENCE outbox.inbox_message_message_id_seq TO outbox_api;
 
 GRANT USAGE ON SEQUENCE outbox.lane_lane_id_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.lane_lane_id_seq TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.lane_share TO outbox_dispatcher;
 
 GRANT SELECT ON TABLE outbox.notification TO outbox_auditor;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.notification TO outbox_dispatcher;
