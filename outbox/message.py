@@ -69,6 +69,7 @@ class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
     ordering_key: str | None = None
     dedup_key: str | None = None
     dedup_window_s: int | None = None
+    dedup_policy: Literal["keep", "replace"] | None = None
     max_attempts: int | None = None
     timeout_s: float | None = None
     headers: Mapping[str, str] | None = None

@@ -39,6 +39,7 @@ class DatabaseSettings:
     timeout_s_max: int = 50
     template_check: bool = True
     default_locale: str = "en"
+    ordering_on_failure: Literal["pass", "hold"] = "pass"
 
 
 def migrate(
@@ -171,7 +172,7 @@ def _write_settings(
     connection.execute(
         "update outbox.setting set job_bytes_max = %s, batch_jobs_max = %s, retention_s = %s,"
         " dead_letter_retention_s = %s, timeout_s_max = %s, template_check = %s,"
-        " default_locale = %s",
+        " default_locale = %s, ordering_on_failure = %s",
         (
             settings.job_bytes_max,
             settings.batch_jobs_max,
@@ -180,6 +181,7 @@ def _write_settings(
             settings.timeout_s_max,
             settings.template_check,
             settings.default_locale,
+            settings.ordering_on_failure,
         ),
     )
 

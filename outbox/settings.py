@@ -23,6 +23,7 @@ EmailProvider: TypeAlias = Literal["smtp", "log", "sink"]
 WebhookProvider: TypeAlias = Literal["http", "log", "sink"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["json", "console"]
+OrderingOnFailure: TypeAlias = Literal["pass", "hold"]
 Source: TypeAlias = Literal["default", "env", "file", "toml"]
 
 T = TypeVar("T")
@@ -213,6 +214,12 @@ class Config:
         180 * _DAY_S,
         Whole(_DAY_S, 3_650 * _DAY_S),
         "How long dead letters are kept, each with a copy of its job, and who did what to them.",
+    )
+    ordering_on_failure: OrderingOnFailure = _setting(
+        "pass",
+        cast("Parser[OrderingOnFailure]", Choice(get_args(OrderingOnFailure))),
+        "What a job that failed for good does to those behind it with its `ordering_key`: lets"
+        " them `pass`, or `hold`s them until it is replayed or cancelled.",
     )
     template_check: bool = _setting(
         True, values.SWITCH, "Whether a job with a template that nobody has is refused."

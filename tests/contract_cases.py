@@ -347,10 +347,7 @@ def _extras() -> Iterable[Case]:
     yield _ok("a timeout", job(timeout_s=0.5))
     for seconds in (0, -1, 51, "10"):
         yield _bad(f"a timeout of {seconds!r}", job(timeout_s=seconds), "/timeout_s")
-    yield _bad("an ordering_key", job(ordering_key="a"), "/ordering_key")
-    yield _bad(
-        "a dedup_key", job(dedup_key="a", dedup_window_s=5), "/dedup_key", "/dedup_window_s"
-    )
+    yield from _keys()
     yield _ok("headers", webhook(headers={"X-Trace": "ä b\tc"}))
     yield _bad("headers that are a list", webhook(headers=[]), "/headers")
     yield _bad("51 headers", webhook(headers={f"X-{n}": "1" for n in range(51)}), "/headers")
@@ -359,6 +356,32 @@ def _extras() -> Iterable[Case]:
     yield _bad("a header of two lines", webhook(headers={"X": "a\r\nB: c"}), "/headers/X")
     yield _bad("a header with a slash", webhook(headers={"a/b~": "1"}), "/headers/a~1b~0")
     yield _bad("a header of 4,097", webhook(headers={"X": "x" * 4097}), "/headers/X")
+
+
+def _keys() -> Iterable[Case]:
+    yield _ok("an ordering_key", job(ordering_key="ә" * 255))
+    for key in ("", "x" * 256, 7, ["a"]):
+        yield _bad(f"an ordering_key like {key!r:.9}", job(ordering_key=key), "/ordering_key")
+    yield _ok("an ordering_key for a list", webhook(to=["https://a.b/"], ordering_key="a"))
+    yield _ok("a dedup_key", job(dedup_key="ә" * 255, dedup_window_s=1))
+    yield _ok("the longest window", job(dedup_key="longest", dedup_window_s=7_776_000))
+    for other in ("", "x" * 256, 7, ["a"]):
+        wrong = job(dedup_key=other, dedup_window_s=60)
+        yield _bad(f"a dedup_key like {other!r:.9}", wrong, "/dedup_key")
+    for window in (0, -1, 7_776_001, 10**12, 1.5, 1.0, "60", True):
+        wrong = job(dedup_key="w", dedup_window_s=window)
+        yield _bad(f"a window of {window!r}", wrong, "/dedup_window_s")
+    yield _bad("a dedup_key without a window", job(dedup_key="a"), "/dedup_window_s")
+    yield _bad("a window without a dedup_key", job(dedup_window_s=60), "/dedup_key")
+    yield _bad("a policy by itself", job(dedup_policy="keep"), "/dedup_key")
+    for policy in ("keep", "replace"):
+        told = job(dedup_key=policy, dedup_window_s=60, dedup_policy=policy)
+        yield _ok(f"the policy {policy}", told)
+    for unknown in ("drop", 1, ["keep"]):
+        wrong = job(dedup_key="p", dedup_window_s=60, dedup_policy=unknown)
+        yield _bad(f"the policy {unknown!r}", wrong, "/dedup_policy")
+    listed = webhook(to=["https://a.b/"], dedup_key="a", dedup_window_s=60)
+    yield _bad("a dedup_key for a list", listed, "/dedup_key")
 
 
 def _other_kinds() -> Iterable[Case]:

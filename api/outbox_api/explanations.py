@@ -41,6 +41,7 @@ class ExplainedJob(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     explanation: str
     waiting_for: str | None
+    waiting_behind: UUID | None = None
     since: datetime | None
     next_at: datetime | None
     ahead: int | None
@@ -82,6 +83,7 @@ async def explain(connection: Connection, id_: int) -> ExplainedJob | None:
         status=row.status,
         explanation=text,
         waiting_for=waiting_for,
+        waiting_behind=why.head_job_id,
         since=since,
         next_at=next_at,
         ahead=why.ahead,
@@ -131,6 +133,8 @@ def _live(
         if why.cancel:
             text += " It was withdrawn: it ends after this attempt."
         return "outcome", why.claimed_at, why.lease_until, text
+    if why.follows:
+        return "ordering head", row.accepted_at, None, _behind(why)
     if why.paused_at is not None:
         text = f"Its lane was paused by {why.paused_by}; it goes on when the lane is resumed."
         return "lane paused", why.paused_at, None, text
@@ -150,6 +154,22 @@ def _live(
     many = f"{AHEAD_MAX} or more" if ahead >= AHEAD_MAX else str(ahead)
     text = f"It is due, and {many} jobs are ahead of it in its lane."
     return "dispatcher", why.available_at, None, text
+
+
+def _behind(why: Explanation) -> str:
+    if why.head_is_dead:
+        return (
+            f"It has the ordering_key of {why.head_job_id}, which failed and keeps it back: "
+            "replay or cancel that one."
+        )
+    if why.head_job_id is None:
+        return "The job before it, with the same ordering_key, has just ended: it is next."
+    ahead = why.ahead or 0
+    many = f"{AHEAD_MAX} or more jobs" if ahead >= AHEAD_MAX else f"{ahead} job(s)"
+    return (
+        f"{many} with the same ordering_key go before it. The first is {why.head_job_id}: see "
+        "what that one waits for."
+    )
 
 
 def _not_due(

@@ -201,7 +201,12 @@ class Intake:
     def _settle(self, batch: list[_Posted], results: list[Enqueued]) -> None:
         stored = False
         for posted, result in zip(batch, results, strict=True):
-            if posted.repeated and posted.fresh and result.result == "duplicate":
+            if (
+                posted.repeated
+                and posted.fresh
+                and result.result == "duplicate"
+                and str(result.job_id) in posted.text  # not of another with its dedup_key
+            ):
                 # The first try did commit; only its answer was lost.
                 result = msgspec.structs.replace(result, result="new")
             if result.result == "new":

@@ -86,6 +86,18 @@ JOB_SCHEMA: Mapping[str, object] = {
             "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
             "description": "For preferences and metrics.",
         },
+        "ordering_key": _text(255, "Jobs of a queue with the same go one by one, in order."),
+        "dedup_key": _text(255, "For `dedup_window_s` a second one is a duplicate."),
+        "dedup_window_s": {
+            "type": ["integer", "null"],
+            "minimum": 1,
+            "description": "Required beside `dedup_key`; at most the retention age.",
+        },
+        "dedup_policy": {
+            "type": ["string", "null"],
+            "enum": ["keep", "replace", None],
+            "description": "`replace` withdraws the older job if it waits. Left out: `keep`.",
+        },
         "max_attempts": {"type": ["integer", "null"], "minimum": 1, "maximum": 100},
         "timeout_s": {"type": ["number", "null"], "exclusiveMinimum": 0},
         "headers": {

@@ -110,6 +110,7 @@ def database_settings(config: Config) -> DatabaseSettings:
         timeout_s_max=config.timeout_s_max,
         template_check=config.template_check,
         default_locale=config.default_locale,
+        ordering_on_failure=config.ordering_on_failure,
     )
 
 

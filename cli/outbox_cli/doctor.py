@@ -67,6 +67,9 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s_max: int
     template_check: bool
     default_locale: str
+    ordering_on_failure: str
+    held_orderings: int
+    stuck_orderings: int
     dispatchers: int
     versions: list[str]
     paused_queues: list[str]
@@ -306,6 +309,18 @@ def _work(row: Findings) -> Iterator[Check]:
     if row.dead_letters:
         advice = "`outbox dead-letters ls`, and replay what can be."
         yield Check("dead letters", "warning", f"{row.dead_letters} not replayed", advice)
+    yield from _orderings(row)
+
+
+def _orderings(row: Findings) -> Iterator[Check]:
+    if row.held_orderings:
+        found = f"{row.held_orderings} ordering_keys wait for a dead letter to be dealt with"
+        advice = "`outbox dead-letters ls`: replay it, or `outbox jobs cancel` lets them go on."
+        yield Check("order", "warning", found, advice)
+    if row.stuck_orderings:
+        found = f"{row.stuck_orderings} ordering_keys have not gone on for a minute"
+        advice = "Start a dispatcher, or end the producer's transaction that holds them."
+        yield Check("order", "warning", found, advice)
 
 
 def _doors(config: Config, row: Findings) -> Iterator[Check]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 from uuid import UUID
 
 import msgspec
@@ -22,7 +22,7 @@ from outbox_cli.shown import as_object, print_fields, print_json, print_table
 PAGE = 500
 LIMIT_MAX = 100_000
 STATUSES = get_args(JobStatus)
-SETTLED = frozenset({"cancelled", "processing", "retried", "promoted", "resent"})
+SETTLED = frozenset({"cancelled", "processing", "released", "retried", "promoted", "resent"})
 
 app = group()
 
@@ -193,7 +193,10 @@ def cancel(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
     json: Json = False,
 ) -> None:
-    """Withdraw jobs that were not sent yet; what is processing ends after its attempt."""
+    """Withdraw jobs that were not sent yet; what is processing ends after its attempt.
+
+    One that failed, named by its id, releases those that it keeps back by its ordering_key.
+    """
     wanted = store.LiveJobFilter(
         queue=queue,
         user_id=user,
@@ -312,7 +315,7 @@ def _each(
 
 async def _cancel_one(
     connection: Connection, job: store.FoundJob, reason: str | None
-) -> Literal["cancelled", "processing", "ended"]:
+) -> store.CancelResult:
     results = await store.cancel(connection, [job.id], actor=actor(), reason=reason)
     return results[job.id]
 

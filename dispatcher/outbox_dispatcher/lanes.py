@@ -188,6 +188,13 @@ class LaneBook:
             state.hot = True
             state.look_below()
 
+    def ask_again(self, lanes: Iterable[tuple[str, str]]) -> None:
+        """Note that these lanes (tenant, queue) have work that became due right now."""
+        for tenant_id, queue in lanes:
+            state = self._scopes.get((tenant_id, queue, ""))
+            if state is not None:
+                state.hot = True
+
     def claimed(
         self,
         asked: Mapping[LaneId, tuple[LaneState, int, bool]],

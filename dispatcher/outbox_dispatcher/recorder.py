@@ -65,12 +65,14 @@ class Recorder:
         backoff_of: Callable[[str | None], Backoff],
         probe_s: float,
         on_recorded: Callable[[Sequence[Pending]], None],
+        on_next_heads: Callable[[set[EntryId], Sequence[Pending]], None],
         mask: Callable[[str], str],
     ) -> None:
         self._life = life
         self._backoff_of = backoff_of
         self._probe_s = probe_s
         self._on_recorded = on_recorded
+        self._on_next_heads = on_next_heads
         self._mask = mask
         self._buffer: list[Pending] = []
         self._in_flight: list[Pending] = []
@@ -227,7 +229,9 @@ class Recorder:
             [(p.recorded, p.effects) for p in batch if p.effects],
             epoch=self._life.epoch,
         )
-        for odd in (u for u in unexpected if not u.repeated):
+        if heads := {u.id for u in unexpected if u.ordered}:
+            self._on_next_heads(heads, batch)
+        for odd in (u for u in unexpected if u.refused and not u.repeated):
             log.warning(
                 "outcome came after its lease had moved on"
                 if odd.late

@@ -84,6 +84,7 @@ class Dispatcher:
             backoff_of=settings.backoff_of,
             probe_s=settings.probe_s,
             on_recorded=self._recorded,
+            on_next_heads=self._next_heads,
             mask=self._mask,
         )
         self.executor = Executor(
@@ -412,6 +413,14 @@ class Dispatcher:
             self._careful = None
             self.lanes.ring(None)
         self.wakeup.nudge()
+
+    def _next_heads(self, ended: set[EntryId], batch: Sequence[Pending]) -> None:
+        """Ask the lanes again where an ordering_key's next job has become due."""
+        self.lanes.ask_again(
+            (p.item.claimed.tenant_id, p.item.claimed.queue)
+            for p in batch
+            if p.item.claimed.id in ended
+        )
 
     def _drop_unstarted(self) -> None:
         """Forget what was claimed but never started: the next session gives it back."""

@@ -20,6 +20,9 @@ EXPIRE_S = 5.0
 HOLDS_S = 60.0
 ROLL_UP_S = 30.0
 LEASES_S = 15.0
+GAPS_S = 1.0
+"""So long an ordering_key may stand still whose head ended while a producer held its lock."""
+DEDUP_S = 30.0
 BATCH = 500
 
 
@@ -52,12 +55,21 @@ async def upkeep(
     async def leases() -> bool:
         return bool(await engine.rescue(connection, dead=[], epoch=life.epoch, limit=BATCH))
 
+    async def gaps() -> bool:
+        closed = await engine.close_gaps(connection, hold_max_s=hold_max_s, limit=BATCH)
+        return closed == BATCH
+
+    async def dedup() -> bool:
+        return await engine.prune_dedup(connection, limit=BATCH) == BATCH
+
     now = monotonic()
     chores = [
         Chore(EXPIRE_S, expire, now),
         Chore(HOLDS_S, holds, now),
         Chore(ROLL_UP_S, roll_up, now + random.uniform(0, ROLL_UP_S)),
         Chore(LEASES_S, leases, now + random.uniform(0, LEASES_S)),
+        Chore(GAPS_S, gaps, now + random.uniform(0, GAPS_S)),
+        Chore(DEDUP_S, dedup, now + random.uniform(0, DEDUP_S)),
     ]
     while True:
         chore = min(chores, key=lambda c: c.at)

@@ -127,6 +127,7 @@ class Unexpected(msgspec.Struct, frozen=True):
     """An outcome that was not stored as it was meant: its lease had moved on, or a cancel won.
 
     `repeated`: it is late because it had been stored before; nothing is wrong with it.
+    `ordered`: it ended at the head of an ordering_key, whose next job is due now.
     """
 
     id: EntryId
@@ -134,6 +135,12 @@ class Unexpected(msgspec.Struct, frozen=True):
     late: bool
     cancelled: bool
     repeated: bool
+    ordered: bool = False
+
+    @property
+    def refused(self) -> bool:
+        """Whether anything was out of order at all."""
+        return self.late or self.cancelled
 
 
 class Beat(msgspec.Struct, frozen=True):
@@ -222,7 +229,7 @@ async def record(
     async with connection.transaction():
         cursor = await connection.execute(query("record"), parameters, prepare=True)
         unexpected = [Unexpected(*row) for row in await cursor.fetchall()]  # type: ignore[arg-type]
-        refused = {(u.id, u.lease_no) for u in unexpected}
+        refused = {(u.id, u.lease_no) for u in unexpected if u.refused}
         stored = [
             (outcome, effect)
             for outcome, outcome_effects in effects
@@ -427,6 +434,20 @@ async def pause_queues(connection: Connection, queues: Sequence[str], *, actor: 
 async def roll_up(connection: Connection, *, limit: int = 20_000) -> int:
     """Fold old seconds of statistics into minutes and totals; return how many rows."""
     cursor = await connection.execute(query("roll_up"), {"limit": limit})
+    return _count(await cursor.fetchone())
+
+
+async def close_gaps(connection: Connection, *, hold_max_s: float, limit: int = 500) -> int:
+    """Let ordering_keys go on that could not at the end of their head; return how many."""
+    cursor = await connection.execute(
+        "select outbox.close_gaps(%s, %s)", (limit, hold_max_s), prepare=True
+    )
+    return _count(await cursor.fetchone())
+
+
+async def prune_dedup(connection: Connection, *, limit: int = 500) -> int:
+    """Forget dedup_keys whose window is over; return how many."""
+    cursor = await connection.execute("select outbox.prune_dedup(%s)", (limit,))
     return _count(await cursor.fetchone())
 
 

@@ -26,7 +26,7 @@ AHEAD_MAX = 10_000
 """A place in line is counted up to here."""
 
 EnqueueResult: TypeAlias = Literal["new", "duplicate", "conflict", "invalid"]
-CancelResult: TypeAlias = Literal["cancelled", "processing", "ended"]
+CancelResult: TypeAlias = Literal["cancelled", "processing", "released", "ended"]
 
 
 class IndexedFault(Fault, frozen=True):
@@ -178,7 +178,11 @@ class LiveJobFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """A live job's entry and lane. `ahead` is None while it is claimed."""
+    """A live job's entry and lane. `ahead` is None while it is claimed.
+
+    `follows`: it waits for `head_job_id`, the first of its ordering_key (None: a moment between
+    two heads), which has failed for good where `head_is_dead`.
+    """
 
     available_at: datetime
     waits: int
@@ -201,6 +205,9 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     probe_at: datetime | None
     ahead: int | None
     dispatchers_alive: int
+    follows: bool
+    head_job_id: UUID | None
+    head_is_dead: bool
     now: datetime
 
 
@@ -335,7 +342,10 @@ async def statuses(
 async def cancel(
     connection: Connection, ids: Sequence[int], *, actor: str, reason: str | None
 ) -> dict[int, CancelResult]:
-    """Withdraw jobs: what waits ends now, what is processing ends after its attempt."""
+    """Withdraw jobs: what waits ends now, what is processing ends after its attempt.
+
+    `released`: it had failed, and those that it kept back by its ordering_key go on.
+    """
     cursor = await connection.execute(
         query("job_cancel"), {"ids": list(ids), "actor": actor, "reason": reason}
     )
@@ -373,7 +383,7 @@ async def retry(
 
 
 async def promote(connection: Connection, id_: int, *, actor: str) -> str:
-    """Make a waiting job due: `promoted`, or why not: `processing`, `due`, `ended`."""
+    """Make a waiting job due: `promoted`, or why not: `processing`, `due`, `follows`, `ended`."""
     return await _text(connection, "job_promote", {"id": id_, "actor": actor})
 
 

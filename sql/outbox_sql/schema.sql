@@ -15,6 +15,12 @@ CREATE TYPE outbox.compared AS (
 	job_ids uuid[]
 );
 
+CREATE TYPE outbox.deduplicated AS (
+	compared outbox.compared[],
+	replaced_ids bigint[],
+	replaced_by uuid[]
+);
+
 CREATE TYPE outbox.fault AS (
 	pointer text,
 	message text
@@ -62,6 +68,8 @@ CREATE TYPE outbox.parsed AS (
 	list_job_ids uuid[],
 	content_sha256 bytea,
 	job jsonb,
+	ordering_key text,
+	dedup_key text,
 	faults outbox.fault[]
 );
 
@@ -107,9 +115,11 @@ CREATE TABLE outbox.setting (
     timeout_s_max integer DEFAULT 50 NOT NULL,
     template_check boolean DEFAULT true NOT NULL,
     default_locale text DEFAULT 'en'::text NOT NULL,
+    ordering_on_failure text DEFAULT 'pass'::text NOT NULL,
     address_key bytea DEFAULT sha256((uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))) NOT NULL,
     CONSTRAINT setting_job_bytes_max_check CHECK ((job_bytes_max >= 4096)),
-    CONSTRAINT setting_only_row_check CHECK (only_row)
+    CONSTRAINT setting_only_row_check CHECK (only_row),
+    CONSTRAINT setting_ordering_on_failure_check CHECK ((ordering_on_failure = ANY (ARRAY['pass'::text, 'hold'::text])))
 );
 
 CREATE FUNCTION outbox.address_hash(address text) RETURNS bigint
@@ -199,14 +209,22 @@ begin
         from gone as g cross join lateral (select j.tenant_id from outbox.job as j where j.id = g.id offset 0) as j
     ), counted as (
         insert into outbox.stat_second (at, lane_id, cancelled)
-        select date_trunc('second', at), g.lane_id, count(*) from gone as g group by g.lane_id
+        select date_trunc('second', at), abs(g.lane_id), count(*) from gone as g group by abs(g.lane_id)
+    ), released as (
+        update outbox.ordering_gap as o set dead_id = null from unnest(ids) as i(id)
+        where o.dead_id = i.id
+          and exists (select from outbox.job as j where j.id = i.id and outbox.acts_for(j.tenant_id))
+        returning i.id
     ), logged as (
         insert into outbox.operator_action (actor, action, tenant_id, id, detail)
         select actor, 'cancel', j.tenant_id, w.id, jsonb_strip_nulls(jsonb_build_object('reason', reason))
-        from wanted as w cross join lateral (select j.tenant_id from outbox.job as j where j.id = w.id offset 0) as j
+        from (select w.id from wanted as w union all select r.id from released as r) as w
+        cross join lateral (select j.tenant_id from outbox.job as j where j.id = w.id offset 0) as j
     )
-    select i.id, case when g.id is not null then 'cancelled' when m.id is not null then 'processing' else 'ended' end
-    from unnest(ids) as i(id) left join gone as g on g.id = i.id left join marked as m on m.id = i.id;
+    select i.id, case when g.id is not null then 'cancelled' when m.id is not null then 'processing'
+                      when r.id is not null then 'released' else 'ended' end
+    from unnest(ids) as i(id) left join gone as g on g.id = i.id left join marked as m on m.id = i.id
+    left join released as r on r.id = i.id;
 end
 $$;
 
@@ -307,6 +325,10 @@ begin
                  where not exists (select from outbox.entry as e where e.id = i.id));
     delete from outbox.job_key as k using outbox.job as j
     where j.id = any(ids) and k.tenant_id = j.tenant_id and k.job_id in (j.job_id, j.list_job_id) and k.id <= j.id;
+    with aliases as (
+        delete from outbox.dedup_alias as a where a.id = any(ids) returning a.tenant_id, a.job_id
+    )
+    delete from outbox.job_key as k using aliases as a where k.tenant_id = a.tenant_id and k.job_id = a.job_id;
     delete from outbox.delivery as d where d.id = any(ids);
     delete from outbox.receipt as r where r.id = any(ids);
     delete from outbox.inbox_message as m where m.id = any(ids);
@@ -318,6 +340,33 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.close_gaps(gaps_max integer, hold_max_s double precision) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    gap outbox.ordering_gap;
+    closed bigint[] := '{}';
+    lanes int[];
+begin
+    for gap in
+        select g.* from outbox.ordering_gap as g
+        where g.dead_id is null or (select s.ordering_on_failure from outbox.setting as s) = 'pass'
+           or g.since < clock_timestamp() - make_interval(secs => hold_max_s)
+        order by random() limit gaps_max for update skip locked
+    loop
+        if outbox.pass_on(gap.ordering_id, gap.place) then
+            delete from outbox.ordering_gap as g where g.ordering_id = gap.ordering_id;
+            closed := closed || gap.ordering_id;
+        end if;
+    end loop;
+    lanes := array(select distinct e.lane_id from outbox.entry as e where e.ordering_id = any(closed) and e.lane_id > 0);
+    if cardinality(lanes) > 0 then
+        perform outbox.ring(lanes);
+    end if;
+    return cardinality(closed);
+end
+$$;
+
 CREATE FUNCTION outbox.compare_keys(parsed outbox.parsed[], at timestamp with time zone) RETURNS outbox.compared[]
     LANGUAGE plpgsql
     AS $$
@@ -325,7 +374,11 @@ declare
     compared outbox.compared[];
 begin
     compared := array(
-        select (r.ord, r.id, r.tenant_id, r.job_id, r.list_job_id is not null,
+        select (r.ord, r.id, r.tenant_id,
+                case when r.dedup_key is not null and k.content_sha256 = r.content_sha256
+                     then coalesce((select j.job_id from outbox.job as j where j.id = k.id), r.job_id)
+                     else r.job_id end,
+                r.list_job_id is not null,
                 case when k.id = r.id then outbox.accepted_status(r.send_after, r.expires_at, at)
                      when k.content_sha256 = r.content_sha256
                          -- A list's status is its first job's; a twin in this very batch has no status yet.
@@ -367,6 +420,88 @@ CREATE FUNCTION outbox.days_of(parent regclass) RETURNS TABLE(day date, child te
           from (select to_date(right(c.relname, 8), 'YYYYMMDD') as day, c.relname::text, i.inhdetachpending
                 from pg_inherits as i join pg_class as c on c.oid = i.inhrelid
                 where i.inhparent = parent) as d $$;
+
+CREATE FUNCTION outbox.deduplicate(parsed outbox.parsed[], compared outbox.compared[], at timestamp with time zone, address_key bytea) RETURNS outbox.deduplicated
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+    news jsonb := (select coalesce(jsonb_object_agg(c.id, jsonb_build_array(c.job_id, c.status)), '{}')
+                   from unnest(compared) as c where c.result = 'new');
+    wanted record;
+    kept_id bigint;
+    kept_job uuid;
+    kept_status text;
+    judged outbox.deduplicated;
+    replaced_ids bigint[] := '{}';
+    replaced_by uuid[] := '{}';
+    changed_ids bigint[] := '{}';
+    changed_jobs uuid[] := '{}';
+    changed_statuses text[] := '{}';
+    changed_results text[] := '{}';
+    changes jsonb;
+begin
+    for wanted in
+        select p.id, p.tenant_id, p.job_id, p.job ->> 'dedup_policy' = 'replace' as replaces,
+               outbox.key_hash(address_key, p.tenant_id, p.queue, p.dedup_key) as hash,
+               at + make_interval(secs => (p.job ->> 'dedup_window_s')::int) as until
+        from unnest(parsed) as p
+        where p.dedup_key is not null and (p.expires_at is null or p.expires_at > at) and news ? p.id::text
+        order by hash, p.ord
+    loop
+        insert into outbox.dedup as d (key_sha256, tenant_id, id, until)
+        values (wanted.hash, wanted.tenant_id, wanted.id, wanted.until)
+        on conflict (key_sha256) do update set id = excluded.id, until = excluded.until where d.until <= at;
+        continue when found;
+        select d.id into kept_id from outbox.dedup as d where d.key_sha256 = wanted.hash;
+        if news ? kept_id::text then  -- of this very batch, and not stored yet
+            kept_job := news -> kept_id::text ->> 0;
+            kept_status := news -> kept_id::text ->> 1;
+        else
+            select j.job_id, outbox.current_status(j.id) into kept_job, kept_status
+            from outbox.job as j where j.id = kept_id;
+        end if;
+        -- What somebody is claiming or withdrawing right now is not waited for, but kept.
+        if kept_status is null or kept_status in ('failed', 'expired', 'cancelled') then
+            kept_id := null;
+        elsif wanted.replaces and kept_status <> 'sent' then
+            perform from outbox.entry as e where e.id = kept_id and e.claimed_by is null for update skip locked;
+            if found or news ? kept_id::text then
+                replaced_ids := replaced_ids || kept_id;
+                replaced_by := replaced_by || wanted.job_id;
+                changed_ids := changed_ids || kept_id;
+                changed_jobs := changed_jobs || kept_job;
+                changed_statuses := changed_statuses || 'cancelled'::text;
+                changed_results := changed_results || 'new'::text;
+                kept_id := null;
+            end if;
+        end if;
+        if kept_id is null then
+            update outbox.dedup as d set id = wanted.id, until = wanted.until where d.key_sha256 = wanted.hash;
+        else
+            -- Its own job_id leads to the job that was kept: so does sending it once more.
+            update outbox.job_key as k set id = kept_id
+            where k.tenant_id = wanted.tenant_id and k.job_id = wanted.job_id;
+            insert into outbox.dedup_alias (id, tenant_id, job_id) values (kept_id, wanted.tenant_id, wanted.job_id);
+            changed_ids := changed_ids || wanted.id;
+            changed_jobs := changed_jobs || kept_job;
+            changed_statuses := changed_statuses || kept_status;
+            changed_results := changed_results || 'duplicate'::text;
+        end if;
+    end loop;
+    select coalesce(jsonb_object_agg(c.id, jsonb_build_array(c.result, c.job, c.status)), '{}') into changes
+    from unnest(changed_ids, changed_results, changed_jobs, changed_statuses) as c(id, result, job, status);
+    judged.compared := array(
+        select case when changes ? c.id::text
+                    then (c.ord, c.id, c.tenant_id, (changes -> c.id::text ->> 1)::uuid, c.member,
+                          changes -> c.id::text ->> 2, changes -> c.id::text ->> 0, c.job_ids)::outbox.compared
+                    else c end
+        from unnest(compared) as c);
+    judged.replaced_ids := replaced_ids;
+    judged.replaced_by := replaced_by;
+    return judged;
+end
+$$;
 
 CREATE FUNCTION outbox.pointer(key text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -436,7 +571,10 @@ declare
     fresh_ids bigint[];
     lane_ids int[] := '{}';
     all_lanes boolean := true;
+    some_ordered boolean;
+    some_dedup boolean;
     compared outbox.compared[];
+    deduplicated outbox.deduplicated;
     refused int[];
     results outbox.enqueued[] := '{}';
 begin
@@ -448,8 +586,9 @@ begin
     end if;
     parsed := outbox.read_jobs(jobs, tenant, fill_created, at, limits);
 
-    select bool_or(r.faults is not null), bool_or(r.list_job_ids is not null), bool_or(r.expires_at <= at)
-    into some_faults, some_lists, some_expired
+    select bool_or(r.faults is not null), bool_or(r.list_job_ids is not null), bool_or(r.expires_at <= at),
+        bool_or(r.ordering_key is not null), bool_or(r.dedup_key is not null)
+    into some_faults, some_lists, some_expired, some_ordered, some_dedup
     from unnest(parsed) as r;
     names := array(select (d.tenant_id, d.channel, d.queue, d.template_code, null, null, null, null)::outbox.named
                    from (select distinct r.tenant_id, r.channel, r.queue, r.template_code from unnest(parsed) as r) as d);
@@ -493,8 +632,11 @@ begin
     if not all_lanes and cardinality(parsed) > 0 then
         lane_ids := outbox.lanes_of(parsed);
     end if;
-    if not some_lists then
+    if not (some_lists or some_dedup) then
         fresh_ids := outbox.store_jobs(parsed, null, lane_ids, some_expired, at, traceparents, resend_of);
+        if some_ordered then
+            perform outbox.store_ordered(parsed, fresh_ids, at, limits.address_key);
+        end if;
         if cardinality(fresh_ids) = cardinality(parsed) and cardinality(results) = 0 then
             return query
             select r.ord, r.job_id, outbox.accepted_status(r.send_after, r.expires_at, at), 'new', null::uuid[],
@@ -512,6 +654,10 @@ begin
     -- Some were there before: say what is what.
     compared := outbox.compare_keys(parsed, at);
     refused := array(select distinct c.ord from unnest(compared) as c where c.result = 'conflict');
+    if some_dedup then
+        deduplicated := outbox.deduplicate(parsed, compared, at, limits.address_key);
+        compared := deduplicated.compared;
+    end if;
     results := results || array(
         select (c.ord, c.job_id, case when c.ord = any(refused) then null else c.status end,
                 case when c.ord = any(refused) then 'conflict' else c.result end, c.job_ids, null)::outbox.enqueued
@@ -519,11 +665,18 @@ begin
     if cardinality(refused) > 0 and on_conflict = 'raise' then
         perform outbox.raise_conflicts(results);
     end if;
-    if some_lists then
+    if some_lists or some_dedup then
         -- A list is stored whole or not at all, so its jobs wait until all its keys are compared.
         perform outbox.drop_keys(compared, refused);
         fresh_ids := array(select c.id from unnest(compared) as c where c.result = 'new' and c.ord <> all(refused));
         fresh_ids := outbox.store_jobs(parsed, fresh_ids, lane_ids, some_expired, at, traceparents, resend_of);
+        if some_ordered then
+            perform outbox.store_ordered(parsed, fresh_ids, at, limits.address_key);
+        end if;
+        for n in 1 .. coalesce(cardinality(deduplicated.replaced_ids), 0) loop
+            perform outbox.cancel_jobs(array[deduplicated.replaced_ids[n]], 'dedup_policy',
+                                       format('replaced by %s', deduplicated.replaced_by[n]));
+        end loop;
     end if;
     return query select r.* from unnest(results) as r order by r.ord;
     if notify and cardinality(fresh_ids) > 0 then
@@ -702,7 +855,8 @@ begin
     from outbox.cancel_jobs(ids, actor, 'recipient erased') as c;
     update outbox.job as j
     set user_id = case when j.user_id is not null then alias end,
-        job = (j.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'user_id', 'idempotency_key'])
+        job = (j.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'user_id', 'idempotency_key',
+                         'ordering_key', 'dedup_key'])
               || case when j.user_id is not null then jsonb_build_object('user_id', alias) else '{}' end
               || jsonb_build_object('data', '{}'::jsonb, 'erased', true)
               || outbox.plain_meta(j.job)
@@ -712,7 +866,8 @@ begin
         error_message = case when d.error_message is not null then 'erased' end
     where d.id = any(ids);
     update outbox.dead_letter as d
-    set job = (d.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'idempotency_key'])
+    set job = (d.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'idempotency_key', 'ordering_key',
+                             'dedup_key'])
               || jsonb_build_object('user_id', alias, 'erased', true) || outbox.plain_meta(d.job),
         error_message = 'erased'
     where d.job is not null
@@ -825,6 +980,8 @@ CREATE TABLE outbox.entry (
     lease_until timestamp with time zone,
     claimed_at timestamp with time zone,
     claimed_by bigint,
+    ordering_id bigint,
+    place bigint,
     lane_id integer NOT NULL,
     lease_no integer DEFAULT 0 NOT NULL,
     priority smallint NOT NULL,
@@ -844,6 +1001,22 @@ ALTER TABLE ONLY outbox.entry FORCE ROW LEVEL SECURITY;
 CREATE FUNCTION outbox.has_live(low bigint, high bigint) RETURNS boolean
     LANGUAGE sql STABLE
     RETURN (EXISTS (SELECT FROM outbox.entry e WHERE ((e.id >= has_live.low) AND (e.id < has_live.high))));
+
+CREATE FUNCTION outbox.head_ended() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if (select s.ordering_on_failure from outbox.setting as s) = 'hold'
+       and exists (select from outbox.delivery as d
+                   where d.id = old.id and d.series = old.series and d.terminal and not d.late and d.status = 'FAILED') then
+        insert into outbox.ordering_gap (ordering_id, place, dead_id) values (old.ordering_id, old.place, old.id);
+    elsif current_setting('transaction_isolation') <> 'read committed'
+          or not outbox.pass_on(old.ordering_id, old.place) then
+        insert into outbox.ordering_gap (ordering_id, place) values (old.ordering_id, old.place);
+    end if;
+    return null;
+end
+$$;
 
 CREATE FUNCTION outbox.headers_faults(headers jsonb) RETURNS outbox.fault[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -943,6 +1116,34 @@ CREATE FUNCTION outbox.is_typical(job jsonb, user_id text, channel text, templat
 CREATE FUNCTION outbox.is_uuid(value text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ((value ~~ '________-____-____-____-____________'::text) AND (value !~ '[^0-9a-fA-F-]'::text) AND (octet_length(replace(value, '-'::text, ''::text)) = 32));
+
+CREATE FUNCTION outbox.key_faults(job jsonb, window_s_max integer) RETURNS outbox.fault[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $_$
+begin
+    return array[
+        outbox.text_fault(job, 'ordering_key', 255),
+        outbox.text_fault(job, 'dedup_key', 255),
+        case when job ?| array['dedup_window_s', 'dedup_policy'] and not job ? 'dedup_key'
+            then ('/dedup_key', 'is required beside dedup_window_s and dedup_policy')::outbox.fault
+        when job ? 'dedup_key' and jsonb_typeof(job -> 'to') = 'array'
+            then ('/dedup_key', 'cannot be combined with a list of addresses')::outbox.fault end,
+        case when job ? 'dedup_window_s' then
+            -- (Read as text, as max_attempts is.)
+            case when jsonb_typeof(job -> 'dedup_window_s') <> 'number' or job ->> 'dedup_window_s' !~ '^[1-9][0-9]{0,8}$'
+                      or (job ->> 'dedup_window_s')::int > window_s_max
+                then ('/dedup_window_s', format('must be a whole number from 1 to %s', window_s_max))::outbox.fault end
+        when job ? 'dedup_key'
+            then ('/dedup_window_s', 'is required beside dedup_key')::outbox.fault end,
+        case when job ? 'dedup_policy' and job -> 'dedup_policy' not in ('"keep"', '"replace"')
+            then ('/dedup_policy', 'must be keep or replace')::outbox.fault end
+    ];
+end
+$_$;
+
+CREATE FUNCTION outbox.key_hash(address_key bytea, tenant text, queue text, key text) RETURNS bytea
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN sha256((address_key || convert_to(((((((char_length(tenant) || ':'::text) || tenant) || char_length(queue)) || ':'::text) || queue) || key), 'UTF8'::name)));
 
 CREATE FUNCTION outbox.lane_of(for_tenant text, for_queue text) RETURNS integer
     LANGUAGE plpgsql
@@ -1214,6 +1415,34 @@ CREATE FUNCTION outbox.partition_days_left(now timestamp with time zone DEFAULT 
     SET search_path TO 'pg_catalog', 'pg_temp'
     RETURN (SELECT (min(n.days))::integer AS min FROM ((VALUES ('outbox.job'::regclass), ('outbox.delivery'::regclass)) p(parent) CROSS JOIN LATERAL (SELECT count(*) AS days FROM outbox.days_of(p.parent) d(day, child, pending, low, high) WHERE (d.day > ((COALESCE(partition_days_left.now, clock_timestamp()) AT TIME ZONE 'utc'::text))::date)) n));
 
+CREATE FUNCTION outbox.pass_on(of_ordering bigint, after_place bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+declare
+    next_id bigint;
+begin
+    select e.id into next_id from outbox.entry as e
+    where e.ordering_id = of_ordering and e.place > after_place
+    order by e.place limit 1;
+    if found then
+        -- Producers that hold the lock have later places, so this is the one.
+        perform from outbox.entry as e where e.id = next_id and e.lane_id < 0 for update skip locked;
+        if found then
+            update outbox.entry as e
+            set lane_id = -e.lane_id, available_at = greatest(e.available_at, clock_timestamp())
+            where e.id = next_id;
+        end if;
+        return found;
+    end if;
+    perform from outbox.ordering as o where o.ordering_id = of_ordering for update skip locked;
+    if not found or exists (select from outbox.entry as e where e.ordering_id = of_ordering and e.place > after_place) then
+        return false;
+    end if;
+    delete from outbox.ordering as o where o.ordering_id = of_ordering;
+    return true;
+end
+$$;
+
 CREATE FUNCTION outbox.pause_destination(wanted text, pause_s double precision) RETURNS timestamp with time zone
     LANGUAGE plpgsql
     AS $$
@@ -1255,6 +1484,8 @@ begin
         return 'ended';
     elsif e.claimed_by is not null then
         return 'processing';
+    elsif e.lane_id < 0 then
+        return 'follows';
     elsif e.available_at <= clock_timestamp() then
         return 'due';
     end if;
@@ -1323,6 +1554,21 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.prune_dedup(keys_max integer) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+declare
+    pruned int;
+begin
+    delete from outbox.dedup as d
+    where d.key_sha256 = any(array(select o.key_sha256 from outbox.dedup as o
+                                   where o.until < clock_timestamp() order by o.until limit keys_max
+                                   for update skip locked));
+    get diagnostics pruned = row_count;
+    return pruned;
+end
+$$;
+
 CREATE FUNCTION outbox.prune_retired(jobs_max integer DEFAULT 1000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1350,6 +1596,10 @@ begin
         ), keys as (
             delete from outbox.job_key as k using batch as b
             where k.tenant_id = b.tenant_id and k.job_id = b.job_id and k.id = b.id
+        ), aliases as (
+            delete from outbox.dedup_alias as a using batch as b where a.id = b.id returning a.tenant_id, a.job_id
+        ), alias_keys as (
+            delete from outbox.job_key as k using aliases as a where k.tenant_id = a.tenant_id and k.job_id = a.job_id
         ), list_keys as (
             -- A list's key is older than each of its jobs.
             delete from outbox.job_key as k using batch as b
@@ -1412,14 +1662,13 @@ begin
 end
 $$;
 
-CREATE FUNCTION outbox.rare_faults(sent jsonb, job jsonb, channel text, timeout_s_max integer) RETURNS outbox.fault[]
+CREATE FUNCTION outbox.rare_faults(sent jsonb, job jsonb, channel text, limits outbox.setting) RETURNS outbox.fault[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     AS $_$
 declare
     rest jsonb := sent - array['job_id', 'user_id', 'channel', 'template_code', 'locale', 'data', 'meta', 'created_at',
                                'send_after', 'expires_at'];
     faults outbox.fault[] := '{}';
-    key text;
 begin
     if jsonb_path_exists(job, 'strict $.*.**{32} ? (@.type() == "object" || @.type() == "array")') then
         faults := outbox.depth_faults(job);
@@ -1428,12 +1677,8 @@ begin
         return faults;
     end if;
     faults := faults || outbox.unknown_faults(rest);
-    if job ?| array['ordering_key', 'dedup_key', 'dedup_window_s'] then
-        foreach key in array array['ordering_key', 'dedup_key', 'dedup_window_s'] loop
-            if job ? key then
-                faults := faults || (outbox.pointer(key), 'is not supported yet')::outbox.fault;
-            end if;
-        end loop;
+    if job ?| array['ordering_key', 'dedup_key', 'dedup_window_s', 'dedup_policy'] then
+        faults := faults || outbox.key_faults(job, limits.retention_s);
     end if;
     if job ? 'endpoint' then
         faults := faults || ('/endpoint', 'no such endpoint')::outbox.fault;
@@ -1462,8 +1707,8 @@ begin
     end if;
     if job ? 'timeout_s' and (jsonb_typeof(job -> 'timeout_s') <> 'number'
                                or (job ->> 'timeout_s')::numeric <= 0
-                               or (job ->> 'timeout_s')::numeric > timeout_s_max) then
-        faults := faults || ('/timeout_s', format('must be a number above 0, at most %s', timeout_s_max))::outbox.fault;
+                               or (job ->> 'timeout_s')::numeric > limits.timeout_s_max) then
+        faults := faults || ('/timeout_s', format('must be a number above 0, at most %s', limits.timeout_s_max))::outbox.fault;
     end if;
     if job ? 'headers' then
         faults := faults || outbox.headers_faults(job -> 'headers');
@@ -1599,7 +1844,7 @@ begin
                 then ('/send_after', 'must lie before expires_at')::outbox.fault end end,
         case when job ? 'expires_at' and p.expires_at is null
             then ('/expires_at', 'must be an RFC 3339 time with an offset')::outbox.fault end
-    ], null) || outbox.rare_faults(sent, job, p.channel, limits.timeout_s_max);
+    ], null) || outbox.rare_faults(sent, job, p.channel, limits);
     if cardinality(p.faults) > 0 then
         return p;
     end if;
@@ -1615,6 +1860,8 @@ begin
     p.event_id := meta ->> 'event_id';
     p.campaign_id := meta ->> 'campaign_id';
     p.category := job ->> 'category';
+    p.ordering_key := job ->> 'ordering_key';
+    p.dedup_key := job ->> 'dedup_key';
     p.max_attempts := (job ->> 'max_attempts')::smallint;
     p.list_job_ids := case when jsonb_typeof(job -> 'to') = 'array' then '{}'::uuid[] end;
     p.content_sha256 := sha256(convert_to(content, 'UTF8'));
@@ -1680,10 +1927,33 @@ begin
             (l.n, first_id | (nextval('outbox.id_seq') & 4194303), coalesce(l.job_id, outbox.uuid7()),
              coalesce(of_tenant, 'default'), l.channel, l.channel, l.template_code, l.locale, l.user_id, l.event_id,
              l.campaign_id, null, coalesce(outbox.to_priority(l.said_priority), 1::smallint), null, l.created_at,
-             l.send_after, l.expires_at, null, null, sha256(convert_to(l.content, 'UTF8')), l.job, null)::outbox.parsed
+             l.send_after, l.expires_at, null, null, sha256(convert_to(l.content, 'UTF8')), l.job, null, null,
+             null)::outbox.parsed
         else outbox.read_job(l.n, first_id | (nextval('outbox.id_seq') & 4194303), l.sent, of_tenant, fill, now_at, limits)
     end
     from looked_at as l);
+end
+$$;
+
+CREATE FUNCTION outbox.reorder(wanted bigint, tenant text, of_queue text, key text, lane integer, OUT lane_id integer, OUT ordering_id bigint, OUT place bigint) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+    taken record;
+begin
+    lane_id := lane;
+    delete from outbox.ordering_gap as g where g.dead_id = wanted
+    returning g.ordering_id, g.place into reorder.ordering_id, reorder.place;
+    if not found then
+        taken := outbox.take_ordering(tenant, of_queue, outbox.key_hash((select s.address_key from outbox.setting as s),
+                                                                        tenant, of_queue, key));
+        ordering_id := taken.ordering_id;
+        place := nextval('outbox.place_seq');
+        if not taken.is_new then
+            lane_id := -lane;
+        end if;
+    end if;
 end
 $$;
 
@@ -1736,6 +2006,9 @@ CREATE FUNCTION outbox.retry_job(wanted bigint, actor text, action text DEFAULT 
 declare
     last record;
     j outbox.job;
+    lane int;
+    key_of bigint;
+    place_of bigint;
 begin
     select * into j from outbox.job as o where o.id = wanted for key share;  -- clean_jobs must not delete it now
     if j.id is null then
@@ -1752,9 +2025,15 @@ begin
     if j.expires_at <= clock_timestamp() then
         return 'expired';
     end if;
-    insert into outbox.entry (id, available_at, expires_at, lane_id, priority, series, lease_no, max_attempts)
-    values (wanted, clock_timestamp(), j.expires_at, outbox.lane_of(j.tenant_id, j.queue), j.priority, last.series + 1,
-            last.lease_no, (j.job ->> 'max_attempts')::smallint)
+    lane := outbox.lane_of(j.tenant_id, j.queue);
+    if j.job ? 'ordering_key' then
+        select r.lane_id, r.ordering_id, r.place into lane, key_of, place_of
+        from outbox.reorder(wanted, j.tenant_id, j.queue, j.job ->> 'ordering_key', lane) as r;
+    end if;
+    insert into outbox.entry (id, available_at, expires_at, lane_id, priority, series, lease_no, max_attempts,
+        ordering_id, place)
+    values (wanted, clock_timestamp(), j.expires_at, lane, j.priority, last.series + 1,
+            last.lease_no, (j.job ->> 'max_attempts')::smallint, key_of, place_of)
     on conflict (id) do nothing;
     if not found then
         return 'live';
@@ -1934,7 +2213,7 @@ begin
     ), placed as materialized (
         select p.id, p.job_id, p.created_at, p.send_after, p.expires_at, p.priority, p.tenant_id, p.queue, p.channel,
             p.template_code, p.locale, p.user_id, p.event_id, p.campaign_id, p.category,
-            traceparents[p.ord] as traceparent, p.list_job_id, p.max_attempts, p.job,
+            traceparents[p.ord] as traceparent, p.list_job_id, p.max_attempts, p.job, p.ordering_key,
             case when cardinality(lane_ids) = 1 then lane_ids[1]
                  else (select l.lane_id from outbox.lane as l
                        where l.tenant_id = p.tenant_id and l.queue = p.queue and l.scope = '') end as lane_id
@@ -1952,7 +2231,7 @@ begin
     ), entries as (
         insert into outbox.entry (id, available_at, expires_at, lane_id, priority, max_attempts)
         select id, greatest(send_after, clock_timestamp()), expires_at, lane_id, priority, max_attempts
-        from placed where expires_at is null or expires_at > at
+        from placed where (expires_at is null or expires_at > at) and ordering_key is null
     )
     select coalesce(array_agg(p.id), '{}') into fresh_ids from placed as p;
 
@@ -1993,6 +2272,64 @@ begin
     )
     select coalesce(array_agg(k.id), '{}') into fresh_ids from keyed as k;
     return fresh_ids;
+end
+$$;
+
+CREATE FUNCTION outbox.store_ordered(parsed outbox.parsed[], fresh_ids bigint[], at timestamp with time zone, address_key bytea) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+    key record;
+    taken record;
+    new_orderings bigint[] := '{}';
+begin
+    for key in
+        select distinct p.tenant_id, p.queue, outbox.key_hash(address_key, p.tenant_id, p.queue, p.ordering_key) as hash
+        from unnest(parsed) as p
+        where p.ordering_key is not null and p.list_job_ids is null and (p.expires_at is null or p.expires_at > at)
+          and (p.id in (select unnest(fresh_ids))) is true
+        order by 3
+    loop
+        taken := outbox.take_ordering(key.tenant_id, key.queue, key.hash);
+        if taken.is_new then
+            new_orderings := new_orderings || taken.ordering_id;
+        end if;
+    end loop;
+    insert into outbox.entry (id, available_at, expires_at, lane_id, priority, max_attempts, ordering_id, place)
+    select s.id, greatest(s.send_after, clock_timestamp()), s.expires_at,
+        case when s.nth = 1 and (s.ordering_id in (select unnest(new_orderings))) is true then s.lane_id else -s.lane_id end,
+        s.priority, s.max_attempts, s.ordering_id, nextval('outbox.place_seq')
+    from (select p.id, p.send_after, p.expires_at, p.priority, p.max_attempts, o.ordering_id, j.lane_id,
+                 row_number() over (partition by o.ordering_id order by p.n) as nth
+          from (select u.*, row_number() over () as n from unnest(parsed) as u) as p
+          cross join lateral (
+              select o.ordering_id from outbox.ordering as o
+              where o.key_sha256 = outbox.key_hash(address_key, p.tenant_id, p.queue, p.ordering_key) offset 0) as o
+          cross join lateral (select j.lane_id from outbox.job as j where j.id = p.id offset 0) as j
+          where p.ordering_key is not null and p.list_job_ids is null and (p.expires_at is null or p.expires_at > at)
+            and (p.id in (select unnest(fresh_ids))) is true
+          order by p.n
+          offset 0) as s;
+end
+$$;
+
+CREATE FUNCTION outbox.take_ordering(tenant text, of_queue text, hash bytea, OUT ordering_id bigint, OUT is_new boolean) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+begin
+    loop
+        insert into outbox.ordering as o (tenant_id, queue, key_sha256) values (tenant, of_queue, hash)
+        on conflict (key_sha256) do nothing
+        returning o.ordering_id into take_ordering.ordering_id;
+        is_new := found;
+        if not found then
+            select o.ordering_id into take_ordering.ordering_id
+            from outbox.ordering as o where o.key_sha256 = hash for update;
+        end if;
+        exit when found;  -- else its last job ended while we waited
+    end loop;
 end
 $$;
 
@@ -2071,7 +2408,7 @@ CREATE FUNCTION outbox.tokens_now(bucket text, rate_per_s double precision, burs
 
 CREATE FUNCTION outbox.unknown_faults(rest jsonb) RETURNS outbox.fault[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ARRAY(SELECT ROW(outbox.pointer(k.key), 'is not a known field'::text)::outbox.fault AS "row" FROM jsonb_object_keys((unknown_faults.rest - ARRAY['to'::text, 'subject'::text, 'content'::text, 'queue'::text, 'tenant_id'::text, 'idempotency_key'::text, 'category'::text, 'ordering_key'::text, 'dedup_key'::text, 'dedup_window_s'::text, 'max_attempts'::text, 'timeout_s'::text, 'headers'::text, 'payload'::text, 'endpoint'::text])) k(key) LIMIT 20);
+    RETURN ARRAY(SELECT ROW(outbox.pointer(k.key), 'is not a known field'::text)::outbox.fault AS "row" FROM jsonb_object_keys((unknown_faults.rest - ARRAY['to'::text, 'subject'::text, 'content'::text, 'queue'::text, 'tenant_id'::text, 'idempotency_key'::text, 'category'::text, 'ordering_key'::text, 'dedup_key'::text, 'dedup_window_s'::text, 'dedup_policy'::text, 'max_attempts'::text, 'timeout_s'::text, 'headers'::text, 'payload'::text, 'endpoint'::text])) k(key) LIMIT 20);
 
 CREATE FUNCTION outbox.unseen_by(wanted bigint) RETURNS integer
     LANGUAGE sql SECURITY DEFINER
@@ -2171,6 +2508,7 @@ CREATE VIEW outbox.api_notification WITH (security_invoker='true') AS
         END AS status,
         CASE
             WHEN ((e.id IS NULL) OR (e.claimed_by IS NOT NULL)) THEN NULL::text
+            WHEN (e.lane_id < 0) THEN 'ordering head'::text
             WHEN (l.paused_at IS NOT NULL) THEN 'lane paused'::text
             WHEN (l.held_at IS NOT NULL) THEN 'lane held'::text
             WHEN (e.available_at > clock_timestamp()) THEN
@@ -2221,7 +2559,7 @@ CREATE VIEW outbox.api_notification WITH (security_invoker='true') AS
     j.id
    FROM (((((outbox.job j
      LEFT JOIN outbox.entry e ON ((e.id = j.id)))
-     LEFT JOIN outbox.lane l ON ((l.lane_id = e.lane_id)))
+     LEFT JOIN outbox.lane l ON ((l.lane_id = abs(e.lane_id))))
      LEFT JOIN LATERAL ( SELECT d_1.status,
             d_1.finished_at,
             d_1.series,
@@ -2469,6 +2807,23 @@ ALTER TABLE outbox.dead_letter ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS 
     CACHE 1
 );
 
+CREATE TABLE outbox.dedup (
+    key_sha256 bytea NOT NULL,
+    tenant_id text NOT NULL,
+    id bigint NOT NULL,
+    until timestamp with time zone NOT NULL
+);
+
+ALTER TABLE ONLY outbox.dedup FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.dedup_alias (
+    id bigint NOT NULL,
+    tenant_id text NOT NULL,
+    job_id uuid NOT NULL
+);
+
+ALTER TABLE ONLY outbox.dedup_alias FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE outbox.destination (
     name text NOT NULL,
     rate_per_s double precision,
@@ -2631,6 +2986,7 @@ CREATE VIEW outbox.notification AS
         END AS status,
         CASE
             WHEN ((e.id IS NULL) OR (e.claimed_by IS NOT NULL)) THEN NULL::text
+            WHEN (e.lane_id < 0) THEN 'ordering head'::text
             WHEN (l.paused_at IS NOT NULL) THEN 'lane paused'::text
             WHEN (l.held_at IS NOT NULL) THEN 'lane held'::text
             WHEN (e.available_at > clock_timestamp()) THEN
@@ -2681,7 +3037,7 @@ CREATE VIEW outbox.notification AS
     j.id
    FROM (((((outbox.job j
      LEFT JOIN outbox.entry e ON ((e.id = j.id)))
-     LEFT JOIN outbox.lane l ON ((l.lane_id = e.lane_id)))
+     LEFT JOIN outbox.lane l ON ((l.lane_id = abs(e.lane_id))))
      LEFT JOIN LATERAL ( SELECT d_1.status,
             d_1.finished_at,
             d_1.series,
@@ -2932,6 +3288,40 @@ ALTER TABLE outbox.operator_action ALTER COLUMN action_id ADD GENERATED ALWAYS A
     CACHE 1
 );
 
+CREATE TABLE outbox.ordering (
+    ordering_id bigint NOT NULL,
+    tenant_id text NOT NULL,
+    queue text NOT NULL,
+    key_sha256 bytea NOT NULL
+);
+
+ALTER TABLE ONLY outbox.ordering FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.ordering_gap (
+    ordering_id bigint NOT NULL,
+    place bigint NOT NULL,
+    dead_id bigint,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+ALTER TABLE ONLY outbox.ordering_gap FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.ordering ALTER COLUMN ordering_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME outbox.ordering_ordering_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE SEQUENCE outbox.place_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
 CREATE TABLE outbox.producer_tenant (
     role_name text NOT NULL,
     tenant_id text NOT NULL
@@ -2962,9 +3352,9 @@ CREATE VIEW outbox.queue_now WITH (security_invoker='true') AS
     count(*) FILTER (WHERE ((e.claimed_by IS NULL) AND (e.available_at <= clock_timestamp()))) AS waiting,
     count(*) FILTER (WHERE (e.claimed_by IS NOT NULL)) AS active,
     count(*) FILTER (WHERE ((e.claimed_by IS NULL) AND (e.available_at > clock_timestamp()))) AS delayed,
-    min(e.available_at) FILTER (WHERE ((e.claimed_by IS NULL) AND (e.available_at <= clock_timestamp()))) AS oldest_waiting_at
+    min(e.available_at) FILTER (WHERE ((e.claimed_by IS NULL) AND (e.lane_id > 0) AND (e.available_at <= clock_timestamp()))) AS oldest_waiting_at
    FROM (outbox.entry e
-     JOIN outbox.lane l ON ((l.lane_id = e.lane_id)))
+     JOIN outbox.lane l ON ((l.lane_id = abs(e.lane_id))))
   GROUP BY l.queue, l.tenant_id;
 
 CREATE TABLE outbox.queue_pause (
@@ -3189,6 +3579,12 @@ ALTER TABLE ONLY outbox.control
 ALTER TABLE ONLY outbox.dead_letter
     ADD CONSTRAINT dead_letter_pkey PRIMARY KEY (dead_letter_id);
 
+ALTER TABLE ONLY outbox.dedup_alias
+    ADD CONSTRAINT dedup_alias_pkey PRIMARY KEY (id, tenant_id, job_id);
+
+ALTER TABLE ONLY outbox.dedup
+    ADD CONSTRAINT dedup_pkey PRIMARY KEY (key_sha256);
+
 ALTER TABLE ONLY outbox.destination
     ADD CONSTRAINT destination_pkey PRIMARY KEY (name);
 
@@ -3252,6 +3648,15 @@ ALTER TABLE ONLY outbox.lane
 ALTER TABLE ONLY outbox.operator_action
     ADD CONSTRAINT operator_action_pkey PRIMARY KEY (action_id);
 
+ALTER TABLE ONLY outbox.ordering_gap
+    ADD CONSTRAINT ordering_gap_pkey PRIMARY KEY (ordering_id);
+
+ALTER TABLE ONLY outbox.ordering
+    ADD CONSTRAINT ordering_key_sha256_key UNIQUE (key_sha256);
+
+ALTER TABLE ONLY outbox.ordering
+    ADD CONSTRAINT ordering_pkey PRIMARY KEY (ordering_id);
+
 ALTER TABLE ONLY outbox.producer_tenant
     ADD CONSTRAINT producer_tenant_pkey PRIMARY KEY (role_name, tenant_id);
 
@@ -3298,6 +3703,8 @@ CREATE INDEX dead_letter_job ON outbox.dead_letter USING btree (id) WHERE (id IS
 
 CREATE INDEX dead_letter_newest ON outbox.dead_letter USING btree (tenant_id, dead_letter_id);
 
+CREATE INDEX dedup_until ON outbox.dedup USING btree (until);
+
 CREATE UNIQUE INDEX delivery_end ON ONLY outbox.delivery USING btree (id, series) WHERE (terminal AND (NOT late));
 
 CREATE UNIQUE INDEX delivery_lease ON ONLY outbox.delivery USING btree (id, lease_no, late);
@@ -3307,6 +3714,8 @@ CREATE INDEX delivery_recipient ON ONLY outbox.delivery USING btree (recipient_h
 CREATE INDEX entry_claim ON outbox.entry USING btree (lane_id, priority, available_at, id);
 
 CREATE INDEX entry_expiry ON outbox.entry USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+
+CREATE INDEX entry_order ON outbox.entry USING btree (ordering_id, place) WHERE (ordering_id IS NOT NULL);
 
 CREATE INDEX event_accepted ON outbox.event USING btree (accepted_at);
 
@@ -3323,6 +3732,8 @@ CREATE INDEX job_user ON ONLY outbox.job USING btree (tenant_id, user_id, id) WH
 CREATE INDEX lane_held ON outbox.lane USING btree (probe_at) WHERE (held_at IS NOT NULL);
 
 CREATE INDEX operator_action_job ON outbox.operator_action USING btree (id) WHERE (id IS NOT NULL);
+
+CREATE INDEX ordering_gap_dead ON outbox.ordering_gap USING btree (dead_id) WHERE (dead_id IS NOT NULL);
 
 CREATE INDEX receipt_job ON outbox.receipt USING btree (id, receipt_id);
 
@@ -3352,6 +3763,8 @@ CREATE TRIGGER catalog_changed AFTER INSERT OR DELETE OR UPDATE ON outbox.provid
 
 CREATE TRIGGER catalog_changed AFTER DELETE OR UPDATE ON outbox.tenant FOR EACH STATEMENT EXECUTE FUNCTION outbox.catalog_changed();
 
+CREATE TRIGGER head_ended AFTER DELETE ON outbox.entry FOR EACH ROW WHEN (((old.ordering_id IS NOT NULL) AND (old.lane_id > 0))) EXECUTE FUNCTION outbox.head_ended();
+
 CREATE TRIGGER make_lanes AFTER INSERT ON outbox.handler FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_lanes();
 
 CREATE TRIGGER make_lanes AFTER INSERT ON outbox.tenant FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_lanes();
@@ -3359,6 +3772,10 @@ CREATE TRIGGER make_lanes AFTER INSERT ON outbox.tenant FOR EACH STATEMENT EXECU
 ALTER TABLE outbox.api_key ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.dead_letter ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.dedup ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.dedup_alias ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.delivery ENABLE ROW LEVEL SECURITY;
 
@@ -3369,6 +3786,10 @@ ALTER TABLE outbox.event ENABLE ROW LEVEL SECURITY;
 CREATE POLICY everything ON outbox.api_key TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.dead_letter TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.dedup TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.dedup_alias TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.delivery TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
@@ -3385,6 +3806,10 @@ CREATE POLICY everything ON outbox.job_key TO outbox_owner, outbox_dispatcher US
 CREATE POLICY everything ON outbox.lane TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.operator_action TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.ordering TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.ordering_gap TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.provider TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
@@ -3418,15 +3843,23 @@ ALTER TABLE outbox.lane ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.operator_action ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE outbox.ordering ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.ordering_gap ENABLE ROW LEVEL SECURITY;
+
 CREATE POLICY own_tenant ON outbox.api_key TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.dead_letter TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.dedup TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.dedup_alias TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.delivery TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.entry TO outbox_api USING ((EXISTS ( SELECT
    FROM outbox.lane l
-  WHERE (l.lane_id = entry.lane_id))));
+  WHERE (l.lane_id = abs(entry.lane_id)))));
 
 CREATE POLICY own_tenant ON outbox.event TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
@@ -3439,6 +3872,12 @@ CREATE POLICY own_tenant ON outbox.job_key TO outbox_api USING (outbox.sees(tena
 CREATE POLICY own_tenant ON outbox.lane TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.operator_action TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.ordering TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.ordering_gap TO outbox_api USING ((EXISTS ( SELECT
+   FROM outbox.ordering o
+  WHERE (o.ordering_id = ordering_gap.ordering_id))));
 
 CREATE POLICY own_tenant ON outbox.provider TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
@@ -3541,6 +3980,9 @@ REVOKE ALL ON FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_sta
 GRANT ALL ON FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text) TO outbox_api;
 
+REVOKE ALL ON FUNCTION outbox.close_gaps(gaps_max integer, hold_max_s double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.close_gaps(gaps_max integer, hold_max_s double precision) TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.compare_keys(parsed outbox.parsed[], at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.compare_keys(parsed outbox.parsed[], at timestamp with time zone) TO outbox_dispatcher;
 
@@ -3550,6 +3992,9 @@ GRANT ALL ON FUNCTION outbox.current_status(job bigint) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.days_of(parent regclass) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.days_of(parent regclass) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.deduplicate(parsed outbox.parsed[], compared outbox.compared[], at timestamp with time zone, address_key bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.deduplicate(parsed outbox.parsed[], compared outbox.compared[], at timestamp with time zone, address_key bytea) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.pointer(key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.pointer(key text) TO outbox_dispatcher;
@@ -3623,6 +4068,9 @@ GRANT SELECT ON TABLE outbox.entry TO outbox_api;
 REVOKE ALL ON FUNCTION outbox.has_live(low bigint, high bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.has_live(low bigint, high bigint) TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.head_ended() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.head_ended() TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.headers_faults(headers jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.headers_faults(headers jsonb) TO outbox_dispatcher;
 
@@ -3657,6 +4105,12 @@ GRANT ALL ON FUNCTION outbox.is_typical(job jsonb, user_id text, channel text, t
 
 REVOKE ALL ON FUNCTION outbox.is_uuid(value text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.is_uuid(value text) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.key_faults(job jsonb, window_s_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.key_faults(job jsonb, window_s_max integer) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.key_hash(address_key bytea, tenant text, queue text, key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.key_hash(address_key bytea, tenant text, queue text, key text) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.lane_of(for_tenant text, for_queue text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.lane_of(for_tenant text, for_queue text) TO outbox_dispatcher;
@@ -3706,6 +4160,9 @@ REVOKE ALL ON FUNCTION outbox.partition_days_left(now timestamp with time zone) 
 GRANT ALL ON FUNCTION outbox.partition_days_left(now timestamp with time zone) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.partition_days_left(now timestamp with time zone) TO outbox_api;
 
+REVOKE ALL ON FUNCTION outbox.pass_on(of_ordering bigint, after_place bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.pass_on(of_ordering bigint, after_place bigint) TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.pause_destination(wanted text, pause_s double precision) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.pause_destination(wanted text, pause_s double precision) TO outbox_dispatcher;
 
@@ -3722,6 +4179,9 @@ GRANT ALL ON FUNCTION outbox.promote_job(wanted bigint, actor text) TO outbox_ap
 REVOKE ALL ON FUNCTION outbox.prune_aged(rows_max integer, now timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.prune_aged(rows_max integer, now timestamp with time zone) TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.prune_dedup(keys_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.prune_dedup(keys_max integer) TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.prune_retired(jobs_max integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.prune_retired(jobs_max integer) TO outbox_dispatcher;
 
@@ -3731,14 +4191,17 @@ GRANT ALL ON FUNCTION outbox.raise_conflicts(results outbox.enqueued[]) TO outbo
 REVOKE ALL ON FUNCTION outbox.raise_faults(parsed outbox.parsed[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.raise_faults(parsed outbox.parsed[]) TO outbox_dispatcher;
 
-REVOKE ALL ON FUNCTION outbox.rare_faults(sent jsonb, job jsonb, channel text, timeout_s_max integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.rare_faults(sent jsonb, job jsonb, channel text, timeout_s_max integer) TO outbox_dispatcher;
+REVOKE ALL ON FUNCTION outbox.rare_faults(sent jsonb, job jsonb, channel text, limits outbox.setting) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.rare_faults(sent jsonb, job jsonb, channel text, limits outbox.setting) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.read_job(ord integer, id bigint, sent jsonb, tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.read_job(ord integer, id bigint, sent jsonb, tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.reorder(wanted bigint, tenant text, of_queue text, key text, lane integer, OUT lane_id integer, OUT ordering_id bigint, OUT place bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.reorder(wanted bigint, tenant text, of_queue text, key text, lane integer, OUT lane_id integer, OUT ordering_id bigint, OUT place bigint) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.retention_day(now timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.retention_day(now timestamp with time zone) TO outbox_dispatcher;
@@ -3785,6 +4248,12 @@ GRANT ALL ON FUNCTION outbox.store_jobs(parsed outbox.parsed[], keyed_ids bigint
 
 REVOKE ALL ON FUNCTION outbox.store_keys(parsed outbox.parsed[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.store_keys(parsed outbox.parsed[]) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.store_ordered(parsed outbox.parsed[], fresh_ids bigint[], at timestamp with time zone, address_key bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.store_ordered(parsed outbox.parsed[], fresh_ids bigint[], at timestamp with time zone, address_key bytea) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.take_ordering(tenant text, of_queue text, hash bytea, OUT ordering_id bigint, OUT is_new boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.take_ordering(tenant text, of_queue text, hash bytea, OUT ordering_id bigint, OUT is_new boolean) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.text_fault(job jsonb, key text, chars_max integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.text_fault(job jsonb, key text, chars_max integer) TO outbox_dispatcher;
@@ -3856,6 +4325,10 @@ GRANT SELECT ON TABLE outbox.dead_letter TO outbox_api;
 GRANT USAGE ON SEQUENCE outbox.dead_letter_dead_letter_id_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.dead_letter_dead_letter_id_seq TO outbox_api;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.dedup TO outbox_dispatcher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.dedup_alias TO outbox_dispatcher;
+
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.destination TO outbox_dispatcher;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.dispatcher TO outbox_dispatcher;
@@ -3892,6 +4365,18 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.notification_replay TO outbox_
 
 GRANT USAGE ON SEQUENCE outbox.operator_action_action_id_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.operator_action_action_id_seq TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.ordering TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.ordering TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.ordering_gap TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.ordering_gap TO outbox_api;
+
+GRANT USAGE ON SEQUENCE outbox.ordering_ordering_id_seq TO outbox_dispatcher;
+GRANT USAGE ON SEQUENCE outbox.ordering_ordering_id_seq TO outbox_api;
+
+GRANT USAGE ON SEQUENCE outbox.place_seq TO outbox_dispatcher;
+GRANT USAGE ON SEQUENCE outbox.place_seq TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.producer_tenant TO outbox_dispatcher;
 

@@ -247,6 +247,9 @@ def fill_for_both(desk: Desk) -> None:
             " select id, tenant_id, 'delivered', now() from outbox.job where tenant_id = %(t)s",
             "insert into outbox.operator_action (actor, action, tenant_id)"
             " values ('ann', 'erase', %(t)s)",
+            "with key as (insert into outbox.ordering (tenant_id, queue, key_sha256)"
+            " values (%(t)s, 'work', convert_to(%(t)s::text, 'UTF8')) returning ordering_id)"
+            " insert into outbox.ordering_gap (ordering_id, place) select ordering_id, 0 from key",
             "insert into outbox.stat_minute select * from outbox.stat_second",
             "insert into outbox.stat_total (lane_id) select lane_id from outbox.lane"
             " on conflict do nothing",
@@ -256,6 +259,8 @@ def fill_for_both(desk: Desk) -> None:
 
 
 TENANT_OF = {
+    "ordering_gap": "(select o.tenant_id from outbox.ordering as o"
+    " where o.ordering_id = x.ordering_id)",
     "entry": "(select l.tenant_id from outbox.lane as l where l.lane_id = x.lane_id)",
     "stat_second": "(select l.tenant_id from outbox.lane as l where l.lane_id = x.lane_id)",
     "stat_minute": "(select l.tenant_id from outbox.lane as l where l.lane_id = x.lane_id)",

@@ -21,7 +21,7 @@ STATEMENT_MS_MAX = 5_000
 FIELDS = (
     "job_id user_id channel template_code locale data meta created_at send_after expires_at to"
     " subject content queue tenant_id idempotency_key category ordering_key dedup_key"
-    " dedup_window_s max_attempts timeout_s headers payload endpoint unknown"
+    " dedup_window_s dedup_policy max_attempts timeout_s headers payload endpoint unknown"
 ).split()
 META = ("event_type", "event_id", "campaign_id", "priority")
 

@@ -151,6 +151,40 @@ async def test_a_poison_job_ends_after_three_crashes_and_its_neighbours_lose_not
     assert desk.value("select max(attempt) from outbox.delivery") == 1
 
 
+ORDERED_KEYS, ORDERED_JOBS, ORDERED_KILLS = 8, 160, 4
+
+
+async def test_each_key_stays_in_order_while_dispatchers_are_killed(
+    desk: Desk, workers: Workers
+) -> None:
+    draw = random.Random(7)
+    place: dict[UUID, tuple[str, int]] = {}
+    for n in range(ORDERED_JOBS):
+        key = str(draw.randrange(ORDERED_KEYS))
+        payload = {"fails": draw.choice([0, 0, 0, 1, 9]), "slow_s": 0.02}
+        job_id = desk.enqueue(payload=payload, ordering_key=key, max_attempts=2)
+        place[job_id] = key, n
+    crew = [workers.start() for _ in range(2)]
+    for n in range(ORDERED_KILLS):
+        seen = len(workers.delivered())
+        await desk.until(lambda seen=seen: len(workers.delivered()) > seen + 10)  # type: ignore[misc]
+        crew[n % 2].kill()
+        crew[n % 2] = workers.start()
+    await desk.until(lambda: desk.value("select count(*) from outbox.entry") == 0)
+    check_accounted_for(desk.rows, set(place))
+    began: dict[str, list[int]] = {}
+    for job_id, _ in workers.delivered():
+        key, n = place[job_id]
+        began.setdefault(key, []).append(n)
+    assert all(places == sorted(places) for places in began.values())
+    crashes = desk.value("select count(*) from outbox.delivery where error_code = 'lease.lost'")
+    attempts = Counter(job_id for job_id, _ in workers.delivered())
+    tries = desk.value("select count(*) from outbox.delivery where started_at is not null")
+    assert sum(attempts.values()) <= tries
+    assert 0 < crashes <= ORDERED_KILLS * ORDERED_KEYS
+    assert desk.rows("select * from outbox.ordering") == []
+
+
 async def test_clocks_an_hour_apart_change_nothing(desk: Desk, workers: Workers) -> None:
     jobs = {desk.enqueue(send_after=in_s(2), expires_at=in_s(600)) for _ in range(20)}
     workers.start("--shift-clock", 3600)

@@ -3,7 +3,8 @@
     python -m tests.faults.worker URL DELIVERIES [--block FILE] [--lease-s S] [--shift-clock S]
 
 `--block`: after the line is written, the delivery hangs until FILE exists, so that a test can
-strike between deliver and record. A payload `{"poison": true}` kills the process.
+strike between deliver and record. A payload `{"poison": true}` kills the process, `{"fails": n}`
+fails n times.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Self
 import msgspec
 
 from outbox.message import Message
-from outbox.outcome import Delivered, Outcome
+from outbox.outcome import Delivered, Outcome, Retryable
 from outbox_dispatcher.service import Dispatcher
 from outbox_dispatcher.settings import DispatcherSettings
 
@@ -53,6 +54,8 @@ class FileReceiver:
             await asyncio.sleep(payload["slow_s"])
         while self._block is not None and not self._block.exists():
             await asyncio.sleep(0.01)
+        if message.attempt <= payload.get("fails", 0):
+            return Retryable(code="busy", reason="as told", retry_after_s=0.0)
         return Delivered()
 
 

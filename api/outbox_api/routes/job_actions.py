@@ -89,12 +89,21 @@ _NOW = {"job_id": samples.JOB_ID, "status": "cancelled"}
     tag="jobs",
     needs="jobs:write",
     query=CancelQuery,
-    answers={200: Answer(JobNow, "Withdrawn.", _NOW)},
+    answers={
+        200: Answer(
+            JobNow,
+            "Withdrawn; or failed, and what it kept back by its ordering_key goes on.",
+            _NOW,
+        )
+    },
     problems=(400, 404, 409),
     path_examples={"job_id": samples.JOB_ID},
 )
 async def cancel_job(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIResponse:
-    """Withdraw a waiting job. One whose attempt is running is left alone: 409."""
+    """Withdraw a waiting job. One whose attempt is running is left alone: 409.
+
+    One that failed and keeps others with its ordering_key back is given up: they go on.
+    """
     query = read_query(request, CancelQuery)
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
         found = await locate_job(connection, request, job_id, query.tenant_id)
@@ -107,6 +116,8 @@ async def cancel_job(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIRespons
             case "processing":
                 # Raising rolls back: one attempt must not be marked where the answer says no.
                 raise Problem(409, "An attempt of this job is running.")
+            case "released":
+                return answer(JobNow(job_id=job_id, status="failed"))
             case "ended":
                 row = await jobs.show(connection, found.id)
                 if row is None or row.status != "cancelled":
@@ -255,6 +266,8 @@ async def promote_job(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIRespon
                 raise Problem(409, "An attempt of this job is running.")
             case "ended":
                 raise Problem(409, "This job has ended already.")
+            case "follows":
+                raise Problem(409, "It follows others with its ordering_key: promote the first.")
             case _:  # promoted, or due anyway
                 pass
     runtime.bell.ring()

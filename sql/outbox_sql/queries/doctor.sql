@@ -11,6 +11,10 @@ select clock_timestamp() as now,
        lag.days as retention_lag_days,
        lag.live as retention_lag_live,
        s.job_bytes_max, s.batch_jobs_max, s.retention_s, s.dead_letter_retention_s, s.timeout_s_max, s.template_check, s.default_locale,
+       s.ordering_on_failure,
+       (select count(*) from outbox.ordering_gap as g where g.dead_id is not null) as held_orderings,
+       (select count(*) from outbox.ordering_gap as g
+        where g.dead_id is null and g.since < clock_timestamp() - interval '1 minute') as stuck_orderings,
        (select count(*) from outbox.dispatcher as d
         where not d.fenced and d.rescued_at is null
           and d.heartbeat_at > clock_timestamp() - make_interval(secs => %(alive_s)s)) as dispatchers,

@@ -1,5 +1,5 @@
 -- End waiting entries whose expires_at has passed: also in paused and held lanes, which no claim
--- ever looks at. Each leaves a terminal row of history.
+-- ever looks at, and behind the head of their ordering_key. Each leaves a terminal row of history.
 with over as materialized (
     select e.id, e.lane_id, e.lease_no, e.series, e.attempt
     from outbox.entry as e
@@ -19,6 +19,6 @@ with over as materialized (
     cross join lateral (select j.tenant_id from outbox.job as j where j.id = o.id offset 0) as j
 ), counted as (
     insert into outbox.stat_second (at, epoch, lane_id, expired)
-    select date_trunc('second', clock_timestamp()), %(epoch)s, o.lane_id, count(*) from over as o group by o.lane_id
+    select date_trunc('second', clock_timestamp()), %(epoch)s, abs(o.lane_id), count(*) from over as o group by abs(o.lane_id)
 )
 select count(*) from over

@@ -1,12 +1,12 @@
 -- End what has waited in a held lane for longer than hold_max_s: into the dead letters, with the
--- reason of the hold. Nothing waits for ever.
+-- reason of the hold. Nothing waits for ever. (Negative: followers of an ordering_key.)
 with over as materialized (
     select e.id, e.lane_id, e.lease_no, e.series, e.attempt, l.hold_code, l.hold_reason
     from outbox.lane as l
     cross join lateral (
         select e.id, e.lane_id, e.lease_no, e.series, e.attempt
         from outbox.entry as e
-        where e.lane_id = l.lane_id and e.claimed_by is null
+        where e.lane_id = any(array[l.lane_id, -l.lane_id]) and e.claimed_by is null
           and greatest(e.available_at, l.held_at) < statement_timestamp() - make_interval(secs => %(hold_max_s)s)
         limit %(limit)s
         for update skip locked) as e
@@ -34,6 +34,6 @@ with over as materialized (
     from judged as j
 ), counted as (
     insert into outbox.stat_second (at, epoch, lane_id, failed)
-    select date_trunc('second', clock_timestamp()), %(epoch)s, j.lane_id, count(*) from judged as j group by j.lane_id
+    select date_trunc('second', clock_timestamp()), %(epoch)s, abs(j.lane_id), count(*) from judged as j group by abs(j.lane_id)
 )
 select count(*) from over

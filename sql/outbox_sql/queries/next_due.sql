@@ -1,8 +1,10 @@
 -- Which lanes have entries that wait, and when the first of each becomes due. A loose index scan:
--- it costs one probe for each (lane, priority) that has entries, and nothing for idle lanes.
+-- it costs one probe for each (lane, priority) that has entries, and nothing for idle lanes. Followers
+-- of an ordering_key (negative) are due when they become its head.
 with recursive place as (
     (select e.lane_id, e.priority
      from outbox.entry as e
+     where e.lane_id > 0
      order by e.lane_id, e.priority
      limit 1)
     union all

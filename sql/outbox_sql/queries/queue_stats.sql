@@ -10,9 +10,10 @@ with lanes as (
            count(*) filter (where e.claimed_by is null and e.available_at <= clock_timestamp()) as waiting,
            count(*) filter (where e.claimed_by is not null) as active,
            count(*) filter (where e.claimed_by is null and e.available_at > clock_timestamp()) as delayed,
-           min(e.available_at) filter (where e.claimed_by is null and e.available_at <= clock_timestamp()) as oldest
+           min(e.available_at) filter (where e.claimed_by is null and e.lane_id > 0
+                                         and e.available_at <= clock_timestamp()) as oldest
     from lanes as l
-    join outbox.entry as e on e.lane_id = l.lane_id
+    join outbox.entry as e on e.lane_id = any(array[l.lane_id, -l.lane_id])
     group by l.queue
 ), recent as (
     -- Seconds are folded into minutes and totals only once they are 20 minutes old.

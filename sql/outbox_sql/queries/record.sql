@@ -2,7 +2,8 @@
 -- its dead letter and the lane's counts. Input: a JSON list of outcomes and one of histograms.
 -- The fence is (id, lease_no, claimed_by). An outcome whose lease has moved on changes nothing but
 -- leaves a row marked late; one that was recorded before (the commit's reply was lost) leaves
--- nothing at all. Returns only what differs from the expected: late, cancelled, recorded before.
+-- nothing at all. Returns only what differs from the expected (late, cancelled, recorded before), and
+-- what ended at the head of an ordering_key, which has another head now.
 with o as materialized (
     select o.*
     from json_to_recordset(%(outcomes)s::json) as o(
@@ -17,7 +18,7 @@ with o as materialized (
     where e.id = any(array(select id from o)) and e.id = o.id
       and e.lease_no = o.lease_no and e.claimed_by = o.epoch
       and (o.op = 'end' or e.cancel)
-    returning e.id, e.lease_no, e.lane_id, o.op <> 'end' as cancelled
+    returning e.id, e.lease_no, e.lane_id, o.op <> 'end' as cancelled, e.ordering_id
 ), moved as (
     update outbox.entry as e
     set claimed_by = null,
@@ -35,7 +36,7 @@ with o as materialized (
     returning e.id, e.lease_no, e.lane_id
 ), judged as materialized (
     select o.*, coalesce(g.lane_id, m.lane_id) as lane_id, g.id is null and m.id is null as late,
-           coalesce(g.cancelled, false) as cancelled,
+           coalesce(g.cancelled, false) as cancelled, g.ordering_id,
            case when g.cancelled then 'CANCELLED' else o.status end as said,
            case when g.id is null and m.id is null
                 -- A scalar, so that it can never become a hashed scan over all of history. A row of the
@@ -89,6 +90,6 @@ with o as materialized (
         lane_id int, pickup_ms_sum bigint, durations int[], pickups int[], attempts jsonb)
       on h.lane_id = c.lane_id
 )
-select j.id, j.lease_no, j.late, j.cancelled, j.repeated
+select j.id, j.lease_no, j.late, j.cancelled, j.repeated, j.ordering_id is not null as ordered
 from judged as j
-where j.late or j.cancelled
+where j.late or j.cancelled or j.ordering_id is not null

@@ -10,6 +10,7 @@ create table outbox.setting (
     timeout_s_max     int         not null default 50,
     template_check    boolean     not null default true,
     default_locale    text        not null default 'en',
+    ordering_on_failure text      not null default 'pass' check (ordering_on_failure in ('pass', 'hold')),
     address_key       bytea       not null default sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
 );
 insert into outbox.setting default values;
@@ -199,6 +200,9 @@ create table outbox.entry (
     lease_until       timestamptz,
     claimed_at        timestamptz,
     claimed_by        bigint,
+    -- With an ordering_key: which key, and the place in its order (05_enqueue_ordering.sql).
+    ordering_id       bigint,
+    place             bigint,
     lane_id           int         not null,
     lease_no          int         not null default 0,
     priority          smallint    not null check (priority in (0, 1, 5, 10)),
@@ -214,6 +218,43 @@ create table outbox.entry (
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.2);
 create index entry_claim on outbox.entry (lane_id, priority, available_at, id);
 create index entry_expiry on outbox.entry (expires_at) where expires_at is not null;
+create index entry_order on outbox.entry (ordering_id, place) where ordering_id is not null;
+
+-- An ordering_key of one tenant's queue that has jobs which have not ended. Producers lock its row.
+create table outbox.ordering (
+    ordering_id       bigint      generated always as identity primary key,
+    tenant_id         text        not null,
+    queue             text        not null,
+    key_sha256        bytea       not null unique
+);
+-- Places are taken under that lock, so no session may keep some for later.
+create sequence outbox.place_seq as bigint cache 1;
+
+-- A key that has jobs but no head: until somebody looks again, or (`dead_id`) deals with the dead-lettered
+-- head that keeps the others back.
+create table outbox.ordering_gap (
+    ordering_id       bigint      primary key,
+    place             bigint      not null,
+    dead_id           bigint,
+    since             timestamptz not null default clock_timestamp()
+);
+create index ordering_gap_dead on outbox.ordering_gap (dead_id) where dead_id is not null;
+
+-- The job that a dedup_key stands for, and until when.
+create table outbox.dedup (
+    key_sha256        bytea       primary key,
+    tenant_id         text        not null,
+    id                bigint      not null,
+    until             timestamptz not null
+);
+create index dedup_until on outbox.dedup (until);
+-- The job_ids of duplicates, whose keys lead to that job, and go with it.
+create table outbox.dedup_alias (
+    id                bigint      not null,
+    tenant_id         text        not null,
+    job_id            uuid        not null,
+    primary key (id, tenant_id, job_id)
+);
 
 -- One attempt and its outcome, or a terminal event. Append-only.
 create table outbox.delivery (

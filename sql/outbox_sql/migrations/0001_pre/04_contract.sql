@@ -24,6 +24,8 @@ create type outbox.parsed as (
     list_job_ids      uuid[],
     content_sha256    bytea,
     job               jsonb,
+    ordering_key      text,
+    dedup_key         text,
     faults            outbox.fault[]
 );
 
@@ -223,14 +225,36 @@ begin
 end
 $$;
 
+create function outbox.key_faults(job jsonb, window_s_max int) returns outbox.fault[]
+    language plpgsql immutable parallel safe as $$
+begin
+    return array[
+        outbox.text_fault(job, 'ordering_key', 255),
+        outbox.text_fault(job, 'dedup_key', 255),
+        case when job ?| array['dedup_window_s', 'dedup_policy'] and not job ? 'dedup_key'
+            then ('/dedup_key', 'is required beside dedup_window_s and dedup_policy')::outbox.fault
+        when job ? 'dedup_key' and jsonb_typeof(job -> 'to') = 'array'
+            then ('/dedup_key', 'cannot be combined with a list of addresses')::outbox.fault end,
+        case when job ? 'dedup_window_s' then
+            -- (Read as text, as max_attempts is.)
+            case when jsonb_typeof(job -> 'dedup_window_s') <> 'number' or job ->> 'dedup_window_s' !~ '^[1-9][0-9]{0,8}$'
+                      or (job ->> 'dedup_window_s')::int > window_s_max
+                then ('/dedup_window_s', format('must be a whole number from 1 to %s', window_s_max))::outbox.fault end
+        when job ? 'dedup_key'
+            then ('/dedup_window_s', 'is required beside dedup_key')::outbox.fault end,
+        case when job ? 'dedup_policy' and job -> 'dedup_policy' not in ('"keep"', '"replace"')
+            then ('/dedup_policy', 'must be keep or replace')::outbox.fault end
+    ];
+end
+$$;
+
 -- The faults of what few jobs have: unknown and rarer fields, depth. `job` is `sent` without nulls.
-create function outbox.rare_faults(sent jsonb, job jsonb, channel text, timeout_s_max int) returns outbox.fault[]
+create function outbox.rare_faults(sent jsonb, job jsonb, channel text, limits outbox.setting) returns outbox.fault[]
     language plpgsql stable parallel safe as $$
 declare
     rest jsonb := sent - array['job_id', 'user_id', 'channel', 'template_code', 'locale', 'data', 'meta', 'created_at',
                                'send_after', 'expires_at'];
     faults outbox.fault[] := '{}';
-    key text;
 begin
     if jsonb_path_exists(job, 'strict $.*.**{32} ? (@.type() == "object" || @.type() == "array")') then
         faults := outbox.depth_faults(job);
@@ -239,12 +263,8 @@ begin
         return faults;
     end if;
     faults := faults || outbox.unknown_faults(rest);
-    if job ?| array['ordering_key', 'dedup_key', 'dedup_window_s'] then
-        foreach key in array array['ordering_key', 'dedup_key', 'dedup_window_s'] loop
-            if job ? key then
-                faults := faults || (outbox.pointer(key), 'is not supported yet')::outbox.fault;
-            end if;
-        end loop;
+    if job ?| array['ordering_key', 'dedup_key', 'dedup_window_s', 'dedup_policy'] then
+        faults := faults || outbox.key_faults(job, limits.retention_s);
     end if;
     if job ? 'endpoint' then
         faults := faults || ('/endpoint', 'no such endpoint')::outbox.fault;
@@ -273,8 +293,8 @@ begin
     end if;
     if job ? 'timeout_s' and (jsonb_typeof(job -> 'timeout_s') <> 'number'
                                or (job ->> 'timeout_s')::numeric <= 0
-                               or (job ->> 'timeout_s')::numeric > timeout_s_max) then
-        faults := faults || ('/timeout_s', format('must be a number above 0, at most %s', timeout_s_max))::outbox.fault;
+                               or (job ->> 'timeout_s')::numeric > limits.timeout_s_max) then
+        faults := faults || ('/timeout_s', format('must be a number above 0, at most %s', limits.timeout_s_max))::outbox.fault;
     end if;
     if job ? 'headers' then
         faults := faults || outbox.headers_faults(job -> 'headers');
@@ -300,7 +320,7 @@ create function outbox.unknown_faults(rest jsonb) returns outbox.fault[]
     return array(
         select (outbox.pointer(k.key), 'is not a known field')::outbox.fault
         from jsonb_object_keys(rest - array['to', 'subject', 'content', 'queue', 'tenant_id', 'idempotency_key',
-            'category', 'ordering_key', 'dedup_key', 'dedup_window_s', 'max_attempts', 'timeout_s', 'headers',
+            'category', 'ordering_key', 'dedup_key', 'dedup_window_s', 'dedup_policy', 'max_attempts', 'timeout_s', 'headers',
             'payload', 'endpoint']) as k(key)
         limit 20);
 
@@ -441,7 +461,7 @@ begin
                 then ('/send_after', 'must lie before expires_at')::outbox.fault end end,
         case when job ? 'expires_at' and p.expires_at is null
             then ('/expires_at', 'must be an RFC 3339 time with an offset')::outbox.fault end
-    ], null) || outbox.rare_faults(sent, job, p.channel, limits.timeout_s_max);
+    ], null) || outbox.rare_faults(sent, job, p.channel, limits);
     if cardinality(p.faults) > 0 then
         return p;
     end if;
@@ -457,6 +477,8 @@ begin
     p.event_id := meta ->> 'event_id';
     p.campaign_id := meta ->> 'campaign_id';
     p.category := job ->> 'category';
+    p.ordering_key := job ->> 'ordering_key';
+    p.dedup_key := job ->> 'dedup_key';
     p.max_attempts := (job ->> 'max_attempts')::smallint;
     p.list_job_ids := case when jsonb_typeof(job -> 'to') = 'array' then '{}'::uuid[] end;
     p.content_sha256 := sha256(convert_to(content, 'UTF8'));
@@ -551,7 +573,8 @@ begin
             (l.n, first_id | (nextval('outbox.id_seq') & 4194303), coalesce(l.job_id, outbox.uuid7()),
              coalesce(of_tenant, 'default'), l.channel, l.channel, l.template_code, l.locale, l.user_id, l.event_id,
              l.campaign_id, null, coalesce(outbox.to_priority(l.said_priority), 1::smallint), null, l.created_at,
-             l.send_after, l.expires_at, null, null, sha256(convert_to(l.content, 'UTF8')), l.job, null)::outbox.parsed
+             l.send_after, l.expires_at, null, null, sha256(convert_to(l.content, 'UTF8')), l.job, null, null,
+             null)::outbox.parsed
         else outbox.read_job(l.n, first_id | (nextval('outbox.id_seq') & 4194303), l.sent, of_tenant, fill, now_at, limits)
     end
     from looked_at as l);

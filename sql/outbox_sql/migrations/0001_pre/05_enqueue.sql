@@ -8,7 +8,7 @@ create type outbox.enqueued as (
     ord               int,
     job_id            uuid,
     status            text,      -- scheduled, pending, expired; null when nothing was stored
-    result            text,      -- new, duplicate, conflict, invalid
+    result            text,      -- new, duplicate (by dedup_key: job_id is that of the job kept), conflict, invalid
     job_ids           uuid[],    -- of a list of addresses: the job of each
     faults            outbox.fault[]
 );
@@ -23,6 +23,13 @@ create type outbox.compared as (
     status            text,
     result            text,
     job_ids           uuid[]
+);
+
+-- The same after a look at dedup_keys (05_enqueue_dedup.sql).
+create type outbox.deduplicated as (
+    compared          outbox.compared[],
+    replaced_ids      bigint[],   -- to be withdrawn once their successors are stored …
+    replaced_by       uuid[]      -- … which are these
 );
 
 create function outbox.caller() returns text
@@ -237,7 +244,7 @@ begin
     ), placed as materialized (
         select p.id, p.job_id, p.created_at, p.send_after, p.expires_at, p.priority, p.tenant_id, p.queue, p.channel,
             p.template_code, p.locale, p.user_id, p.event_id, p.campaign_id, p.category,
-            traceparents[p.ord] as traceparent, p.list_job_id, p.max_attempts, p.job,
+            traceparents[p.ord] as traceparent, p.list_job_id, p.max_attempts, p.job, p.ordering_key,
             case when cardinality(lane_ids) = 1 then lane_ids[1]
                  else (select l.lane_id from outbox.lane as l
                        where l.tenant_id = p.tenant_id and l.queue = p.queue and l.scope = '') end as lane_id
@@ -255,7 +262,7 @@ begin
     ), entries as (
         insert into outbox.entry (id, available_at, expires_at, lane_id, priority, max_attempts)
         select id, greatest(send_after, clock_timestamp()), expires_at, lane_id, priority, max_attempts
-        from placed where expires_at is null or expires_at > at
+        from placed where (expires_at is null or expires_at > at) and ordering_key is null
     )
     select coalesce(array_agg(p.id), '{}') into fresh_ids from placed as p;
 
@@ -280,14 +287,19 @@ end
 $$;
 
 -- What the keys say once they are stored: new, duplicate or conflict. A statement of its own: it sees
--- what a rival committed meanwhile, which the one that stored the keys could not.
+-- what a rival committed meanwhile, which the one that stored the keys could not. (With a dedup_key the
+-- job under a key may be another than the one that came with this job_id.)
 create function outbox.compare_keys(parsed outbox.parsed[], at timestamptz) returns outbox.compared[]
     language plpgsql volatile as $$
 declare
     compared outbox.compared[];
 begin
     compared := array(
-        select (r.ord, r.id, r.tenant_id, r.job_id, r.list_job_id is not null,
+        select (r.ord, r.id, r.tenant_id,
+                case when r.dedup_key is not null and k.content_sha256 = r.content_sha256
+                     then coalesce((select j.job_id from outbox.job as j where j.id = k.id), r.job_id)
+                     else r.job_id end,
+                r.list_job_id is not null,
                 case when k.id = r.id then outbox.accepted_status(r.send_after, r.expires_at, at)
                      when k.content_sha256 = r.content_sha256
                          -- A list's status is its first job's; a twin in this very batch has no status yet.
@@ -380,7 +392,10 @@ declare
     fresh_ids bigint[];
     lane_ids int[] := '{}';
     all_lanes boolean := true;
+    some_ordered boolean;
+    some_dedup boolean;
     compared outbox.compared[];
+    deduplicated outbox.deduplicated;
     refused int[];
     results outbox.enqueued[] := '{}';
 begin
@@ -392,8 +407,9 @@ begin
     end if;
     parsed := outbox.read_jobs(jobs, tenant, fill_created, at, limits);
 
-    select bool_or(r.faults is not null), bool_or(r.list_job_ids is not null), bool_or(r.expires_at <= at)
-    into some_faults, some_lists, some_expired
+    select bool_or(r.faults is not null), bool_or(r.list_job_ids is not null), bool_or(r.expires_at <= at),
+        bool_or(r.ordering_key is not null), bool_or(r.dedup_key is not null)
+    into some_faults, some_lists, some_expired, some_ordered, some_dedup
     from unnest(parsed) as r;
     names := array(select (d.tenant_id, d.channel, d.queue, d.template_code, null, null, null, null)::outbox.named
                    from (select distinct r.tenant_id, r.channel, r.queue, r.template_code from unnest(parsed) as r) as d);
@@ -437,8 +453,11 @@ begin
     if not all_lanes and cardinality(parsed) > 0 then
         lane_ids := outbox.lanes_of(parsed);
     end if;
-    if not some_lists then
+    if not (some_lists or some_dedup) then
         fresh_ids := outbox.store_jobs(parsed, null, lane_ids, some_expired, at, traceparents, resend_of);
+        if some_ordered then
+            perform outbox.store_ordered(parsed, fresh_ids, at, limits.address_key);
+        end if;
         if cardinality(fresh_ids) = cardinality(parsed) and cardinality(results) = 0 then
             return query
             select r.ord, r.job_id, outbox.accepted_status(r.send_after, r.expires_at, at), 'new', null::uuid[],
@@ -456,6 +475,10 @@ begin
     -- Some were there before: say what is what.
     compared := outbox.compare_keys(parsed, at);
     refused := array(select distinct c.ord from unnest(compared) as c where c.result = 'conflict');
+    if some_dedup then
+        deduplicated := outbox.deduplicate(parsed, compared, at, limits.address_key);
+        compared := deduplicated.compared;
+    end if;
     results := results || array(
         select (c.ord, c.job_id, case when c.ord = any(refused) then null else c.status end,
                 case when c.ord = any(refused) then 'conflict' else c.result end, c.job_ids, null)::outbox.enqueued
@@ -463,11 +486,18 @@ begin
     if cardinality(refused) > 0 and on_conflict = 'raise' then
         perform outbox.raise_conflicts(results);
     end if;
-    if some_lists then
+    if some_lists or some_dedup then
         -- A list is stored whole or not at all, so its jobs wait until all its keys are compared.
         perform outbox.drop_keys(compared, refused);
         fresh_ids := array(select c.id from unnest(compared) as c where c.result = 'new' and c.ord <> all(refused));
         fresh_ids := outbox.store_jobs(parsed, fresh_ids, lane_ids, some_expired, at, traceparents, resend_of);
+        if some_ordered then
+            perform outbox.store_ordered(parsed, fresh_ids, at, limits.address_key);
+        end if;
+        for n in 1 .. coalesce(cardinality(deduplicated.replaced_ids), 0) loop
+            perform outbox.cancel_jobs(array[deduplicated.replaced_ids[n]], 'dedup_policy',
+                                       format('replaced by %s', deduplicated.replaced_by[n]));
+        end loop;
     end if;
     return query select r.* from unnest(results) as r order by r.ord;
     if notify and cardinality(fresh_ids) > 0 then

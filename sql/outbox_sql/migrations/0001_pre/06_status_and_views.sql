@@ -59,6 +59,7 @@ select j.job_id, j.tenant_id, j.user_id, j.channel, j.queue, j.template_code, j.
        case when e.id is not null then outbox.live_status(e.claimed_by, e.available_at, e.waits)
             else outbox.ended_status(d.status) end as status,
        case when e.id is null or e.claimed_by is not null then null
+            when e.lane_id < 0 then 'ordering head'
             when l.paused_at is not null then 'lane paused'
             when l.held_at is not null then 'lane held'
             when e.available_at > clock_timestamp() then
@@ -82,7 +83,7 @@ select j.job_id, j.tenant_id, j.user_id, j.channel, j.queue, j.template_code, j.
        j.id
 from outbox.job as j
 left join outbox.entry as e on e.id = j.id
-left join outbox.lane as l on l.lane_id = e.lane_id
+left join outbox.lane as l on l.lane_id = abs(e.lane_id)
 left join lateral (select d.status, d.finished_at, d.series, d.attempt from outbox.delivery as d
                    where d.id = j.id and d.terminal and not d.late order by d.series desc limit 1) as d on true
 left join lateral (select d.error_class, d.error_code, d.error_message from outbox.delivery as d
@@ -187,7 +188,8 @@ select l.queue, l.tenant_id,
        count(*) filter (where e.claimed_by is null and e.available_at <= clock_timestamp()) as waiting,
        count(*) filter (where e.claimed_by is not null) as active,
        count(*) filter (where e.claimed_by is null and e.available_at > clock_timestamp()) as delayed,
-       min(e.available_at) filter (where e.claimed_by is null and e.available_at <= clock_timestamp()) as oldest_waiting_at
+       min(e.available_at) filter (where e.claimed_by is null and e.lane_id > 0 and e.available_at <= clock_timestamp())
+           as oldest_waiting_at
 from outbox.entry as e
-join outbox.lane as l on l.lane_id = e.lane_id
+join outbox.lane as l on l.lane_id = abs(e.lane_id)
 group by l.queue, l.tenant_id;

@@ -12,9 +12,10 @@ create function outbox.acts_for(tenant text) returns boolean
     language sql stable parallel safe
     return coalesce(current_setting('outbox.tenant', true), '') in ('', '*', tenant);
 
--- Withdraw jobs. Waiting ones end now; those that are processing end after their attempt.
+-- Withdraw jobs. Waiting ones end now; those that are processing end after their attempt. One that failed
+-- and keeps the followers of its ordering_key back is given up: they are released.
 create function outbox.cancel_jobs(ids bigint[], actor text, reason text default null)
-    returns table (id bigint, result text)  -- cancelled, processing, ended
+    returns table (id bigint, result text)  -- cancelled, processing, released (it had failed), ended
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
@@ -42,14 +43,22 @@ begin
         from gone as g cross join lateral (select j.tenant_id from outbox.job as j where j.id = g.id offset 0) as j
     ), counted as (
         insert into outbox.stat_second (at, lane_id, cancelled)
-        select date_trunc('second', at), g.lane_id, count(*) from gone as g group by g.lane_id
+        select date_trunc('second', at), abs(g.lane_id), count(*) from gone as g group by abs(g.lane_id)
+    ), released as (
+        update outbox.ordering_gap as o set dead_id = null from unnest(ids) as i(id)
+        where o.dead_id = i.id
+          and exists (select from outbox.job as j where j.id = i.id and outbox.acts_for(j.tenant_id))
+        returning i.id
     ), logged as (
         insert into outbox.operator_action (actor, action, tenant_id, id, detail)
         select actor, 'cancel', j.tenant_id, w.id, jsonb_strip_nulls(jsonb_build_object('reason', reason))
-        from wanted as w cross join lateral (select j.tenant_id from outbox.job as j where j.id = w.id offset 0) as j
+        from (select w.id from wanted as w union all select r.id from released as r) as w
+        cross join lateral (select j.tenant_id from outbox.job as j where j.id = w.id offset 0) as j
     )
-    select i.id, case when g.id is not null then 'cancelled' when m.id is not null then 'processing' else 'ended' end
-    from unnest(ids) as i(id) left join gone as g on g.id = i.id left join marked as m on m.id = i.id;
+    select i.id, case when g.id is not null then 'cancelled' when m.id is not null then 'processing'
+                      when r.id is not null then 'released' else 'ended' end
+    from unnest(ids) as i(id) left join gone as g on g.id = i.id left join marked as m on m.id = i.id
+    left join released as r on r.id = i.id;
 end
 $$;
 
@@ -61,6 +70,9 @@ create function outbox.retry_job(wanted bigint, actor text, action text default 
 declare
     last record;
     j outbox.job;
+    lane int;
+    key_of bigint;
+    place_of bigint;
 begin
     select * into j from outbox.job as o where o.id = wanted for key share;  -- clean_jobs must not delete it now
     if j.id is null then
@@ -77,9 +89,15 @@ begin
     if j.expires_at <= clock_timestamp() then
         return 'expired';
     end if;
-    insert into outbox.entry (id, available_at, expires_at, lane_id, priority, series, lease_no, max_attempts)
-    values (wanted, clock_timestamp(), j.expires_at, outbox.lane_of(j.tenant_id, j.queue), j.priority, last.series + 1,
-            last.lease_no, (j.job ->> 'max_attempts')::smallint)
+    lane := outbox.lane_of(j.tenant_id, j.queue);
+    if j.job ? 'ordering_key' then
+        select r.lane_id, r.ordering_id, r.place into lane, key_of, place_of
+        from outbox.reorder(wanted, j.tenant_id, j.queue, j.job ->> 'ordering_key', lane) as r;
+    end if;
+    insert into outbox.entry (id, available_at, expires_at, lane_id, priority, series, lease_no, max_attempts,
+        ordering_id, place)
+    values (wanted, clock_timestamp(), j.expires_at, lane, j.priority, last.series + 1,
+            last.lease_no, (j.job ->> 'max_attempts')::smallint, key_of, place_of)
     on conflict (id) do nothing;
     if not found then
         return 'live';
@@ -93,8 +111,8 @@ begin
 end
 $$;
 
--- Don't wait for send_after, a backoff or a snooze.
-create function outbox.promote_job(wanted bigint, actor text) returns text  -- promoted, processing, due, ended
+-- Don't wait for send_after, a backoff or a snooze. Nobody overtakes the head of an ordering_key.
+create function outbox.promote_job(wanted bigint, actor text) returns text  -- promoted, processing, due, follows, ended
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     e outbox.entry;
@@ -107,6 +125,8 @@ begin
         return 'ended';
     elsif e.claimed_by is not null then
         return 'processing';
+    elsif e.lane_id < 0 then
+        return 'follows';
     elsif e.available_at <= clock_timestamp() then
         return 'due';
     end if;
@@ -200,7 +220,8 @@ begin
     from outbox.cancel_jobs(ids, actor, 'recipient erased') as c;
     update outbox.job as j
     set user_id = case when j.user_id is not null then alias end,
-        job = (j.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'user_id', 'idempotency_key'])
+        job = (j.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'user_id', 'idempotency_key',
+                         'ordering_key', 'dedup_key'])
               || case when j.user_id is not null then jsonb_build_object('user_id', alias) else '{}' end
               || jsonb_build_object('data', '{}'::jsonb, 'erased', true)
               || outbox.plain_meta(j.job)
@@ -210,7 +231,8 @@ begin
         error_message = case when d.error_message is not null then 'erased' end
     where d.id = any(ids);
     update outbox.dead_letter as d
-    set job = (d.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'idempotency_key'])
+    set job = (d.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'idempotency_key', 'ordering_key',
+                             'dedup_key'])
               || jsonb_build_object('user_id', alias, 'erased', true) || outbox.plain_meta(d.job),
         error_message = 'erased'
     where d.job is not null

@@ -68,6 +68,10 @@ begin
         ), keys as (
             delete from outbox.job_key as k using batch as b
             where k.tenant_id = b.tenant_id and k.job_id = b.job_id and k.id = b.id
+        ), aliases as (
+            delete from outbox.dedup_alias as a using batch as b where a.id = b.id returning a.tenant_id, a.job_id
+        ), alias_keys as (
+            delete from outbox.job_key as k using aliases as a where k.tenant_id = a.tenant_id and k.job_id = a.job_id
         ), list_keys as (
             -- A list's key is older than each of its jobs.
             delete from outbox.job_key as k using batch as b
@@ -222,6 +226,10 @@ begin
                  where not exists (select from outbox.entry as e where e.id = i.id));
     delete from outbox.job_key as k using outbox.job as j
     where j.id = any(ids) and k.tenant_id = j.tenant_id and k.job_id in (j.job_id, j.list_job_id) and k.id <= j.id;
+    with aliases as (
+        delete from outbox.dedup_alias as a where a.id = any(ids) returning a.tenant_id, a.job_id
+    )
+    delete from outbox.job_key as k using aliases as a where k.tenant_id = a.tenant_id and k.job_id = a.job_id;
     delete from outbox.delivery as d where d.id = any(ids);
     delete from outbox.receipt as r where r.id = any(ids);
     delete from outbox.inbox_message as m where m.id = any(ids);

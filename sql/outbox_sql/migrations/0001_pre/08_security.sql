@@ -11,7 +11,7 @@ declare
 begin
     foreach name in array array['job_key', 'job', 'delivery', 'dead_letter', 'lane', 'receipt', 'operator_action',
         'template', 'recipient', 'suppression', 'inbox_message', 'sink_message', 'event', 'rule', 'api_key', 'tenant',
-        'provider']
+        'provider', 'ordering', 'dedup', 'dedup_alias']
     loop
         execute format('alter table outbox.%I enable row level security', name);
         execute format('alter table outbox.%I force row level security', name);
@@ -26,7 +26,12 @@ alter table outbox.entry enable row level security;
 alter table outbox.entry force row level security;
 create policy everything on outbox.entry to outbox_owner, outbox_dispatcher using (true) with check (true);
 create policy own_tenant on outbox.entry to outbox_api
-    using (exists (select from outbox.lane as l where l.lane_id = entry.lane_id));
+    using (exists (select from outbox.lane as l where l.lane_id = abs(entry.lane_id)));
+alter table outbox.ordering_gap enable row level security;
+alter table outbox.ordering_gap force row level security;
+create policy everything on outbox.ordering_gap to outbox_owner, outbox_dispatcher using (true) with check (true);
+create policy own_tenant on outbox.ordering_gap to outbox_api
+    using (exists (select from outbox.ordering as o where o.ordering_id = ordering_gap.ordering_id));
 -- Nor do counts; those of outcomes that came too late have no lane either.
 do $$
 declare
@@ -96,7 +101,8 @@ grant execute on function outbox.find_job, outbox.cancel_jobs, outbox.retry_job,
     outbox.make_partitions, outbox.retention_lag, outbox.clean_jobs, outbox.address_hash, outbox.to_time, outbox.uuid5, outbox.pointer to outbox_api;
 grant select on outbox.job_key, outbox.job, outbox.entry, outbox.delivery, outbox.dead_letter, outbox.lane,
     outbox.receipt, outbox.operator_action, outbox.stat_second, outbox.stat_minute, outbox.stat_total,
-    outbox.dispatcher, outbox.handler, outbox.setting, outbox.queue_pause, outbox.control,
+    outbox.dispatcher, outbox.handler, outbox.setting, outbox.queue_pause, outbox.control, outbox.ordering,
+    outbox.ordering_gap,
     outbox.api_notification, outbox.api_notification_delivery, outbox.api_notification_history to outbox_api;
 grant select, insert, update, delete on outbox.template, outbox.recipient, outbox.suppression, outbox.inbox_message,
     outbox.sink_message, outbox.event, outbox.rule, outbox.api_key, outbox.tenant, outbox.provider to outbox_api;
