@@ -50,12 +50,7 @@ def drain(
     """Drain a backlog of no-op jobs, beside a plain-SQL loop."""
     from outbox_bench.drain import Options, measure
 
-    try:
-        counts = tuple(int(text) for text in processes.split(","))
-    except ValueError:
-        counts = ()
-    if not counts or min(counts) < 1:
-        raise typer.BadParameter("numbers from 1, separated by commas", param_hint="--processes")
+    counts = _counts(processes, "--processes")
     options = Options(jobs=jobs, rounds=rounds, processes=counts, waiting=waiting, url=url)
     _show(measure(options, _said), json)
 
@@ -179,6 +174,36 @@ def upkeep(
 
     options = Options(jobs=jobs, rounds=rounds, over_age=over_age, past_jobs=past_jobs, url=url)
     _show(measure(options, _said), json)
+
+
+@app.command("flat")
+def flat(
+    backlogs: Annotated[str, typer.Option(help="Due jobs that wait.")] = "10000,1000000",
+    ahead: Annotated[int, typer.Option(min=0, help="Scheduled far ahead.")] = 5_000_000,
+    pinned: Annotated[
+        int, typer.Option(min=0, help="Drained to the end under an open snapshot.")
+    ] = 2_000_000,
+    sample: Annotated[int, typer.Option(min=1, help="Drained of each backlog.")] = 50_000,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Whether a job costs the same beside millions of others, and under an open snapshot."""
+    from outbox_bench.flat import Options, measure
+
+    counts = _counts(backlogs, "--backlogs")
+    options = Options(backlogs=counts, ahead=ahead, pinned=pinned, sample=sample, url=url)
+    _show(measure(options, _said), json)
+
+
+def _counts(text: str, option: str) -> tuple[int, ...]:
+    """Read numbers from 1, separated by commas."""
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        counts = ()
+    if not counts or min(counts) < 1:
+        raise typer.BadParameter("numbers from 1, separated by commas", param_hint=option)
+    return counts
 
 
 def _said(line: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outbox_bench import drain, enqueue, http, latency, mail, upkeep, webhook
+from outbox_bench import drain, enqueue, flat, http, latency, mail, upkeep, webhook
 from outbox_bench.figures import interleaved, medians, quantile, ratio
 from tests.postgres import Server
 
@@ -97,3 +97,14 @@ def test_upkeep_retires_days_while_jobs_are_drained(postgres_server: Server) -> 
     figures = upkeep.measure(options, said)
     assert min(numbers(figures, "ratio_to_old", "old_ratio_to_young", "upkeep_enqueue_ms_max")) > 0
     assert figures["retired_days"] == 1
+
+
+def test_flat_looks_at_every_kind_of_neighbour(postgres_server: Server) -> None:
+    options = flat.Options(
+        backlogs=(200, 400), ahead=300, pinned=300, sample=100, url=postgres_server.admin_url
+    )
+    figures = flat.measure(options, said)
+    for name in ("backlog_200", "backlog_400", "ahead", "pinned", "one_time"):
+        found = figures[name]
+        assert isinstance(found, dict)
+        assert min(numbers(found, "jobs_per_s")) > 0
