@@ -97,8 +97,9 @@ class EmbeddedServer:
             with server._in_control():
                 server._join_or_start()
         except (OSError, subprocess.SubprocessError, psycopg.Error) as error:
+            why = (isinstance(error, OSError) and error.strerror) or str(error)
             raise StoreUnavailable(
-                f"The embedded Postgres in {home} cannot be used: {error}"
+                f"The embedded Postgres in {home} cannot be used: {why}"
             ) from error
         atexit.register(server.release)
         return server

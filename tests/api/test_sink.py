@@ -31,6 +31,27 @@ async def test_what_was_caught_is_listed_and_shown_without_scripts(open_api: Api
     assert (await open_api.client.get("/api/v1/sink")).json()["items"] == []
 
 
+async def test_a_caught_webhook_goes_by_its_event_and_is_shown_a_value_a_line(
+    open_api: Api,
+) -> None:
+    behind(
+        open_api,
+        "insert into outbox.sink_message (tenant_id, caught_by, channel, recipient, body, headers)"
+        " values ('default', 'http', 'webhook', 'https://shop.example/orders',"
+        ' \'{"type":"order.paid","data":{"total":12.50}}\', \'{}\'),'
+        " ('default', 'http', 'webhook', 'https://shop.example/odd', '{no json', '{}')",
+    )
+    listed = await open_api.client.get("/sink")
+    assert "<strong>order.paid</strong>" in listed.text
+    assert "<strong>webhook</strong>" in listed.text
+    items = (await open_api.client.get("/api/v1/sink")).json()["items"]
+    (paid,) = [item for item in items if item["recipient"].endswith("orders")]
+    page = await open_api.client.get(f"/sink/{paid['id']}")
+    assert "\n    &#34;total&#34;: 12.50\n" in page.text
+    (odd,) = [item for item in items if item["recipient"].endswith("odd")]
+    assert "{no json" in (await open_api.client.get(f"/sink/{odd['id']}")).text
+
+
 async def test_a_suppressed_address_is_listed_and_let_go(open_api: Api) -> None:
     behind(
         open_api,

@@ -33,7 +33,7 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("width", [40, 80, 100, 140])
+@pytest.mark.parametrize("width", [50, 80, 100, 140])
 def test_the_table_tells_what_arrived_in_full_however_narrow_the_terminal(width: int) -> None:
     acts = [
         Act(

@@ -367,7 +367,7 @@ def test_lost_passwords_are_named_and_the_cluster_is_kept(
 
 def test_a_data_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "outbox").write_text("")
-    with pytest.raises(StoreUnavailable, match="cannot be used"):
+    with pytest.raises(StoreUnavailable, match=r"cannot be used: Not a directory$"):
         EmbeddedServer.acquire(tmp_path / "outbox")
 
 

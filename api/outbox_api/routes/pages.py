@@ -66,13 +66,21 @@ class SinkPageQuery(PageQuery, frozen=True, kw_only=True):
 
 @cache
 def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("outbox_api", "pages"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["title"] = _title
+    return environment
+
+
+class _Typed(msgspec.Struct, frozen=True):
+    """A webhook's body, as far as its title needs it."""
+
+    type: str
 
 
 def _page(request: ApiRequest, name: str, **values: object) -> ASGIResponse:
@@ -183,7 +191,7 @@ async def message_page(request: ApiRequest, message_id: FromPath[int]) -> ASGIRe
         m=row,
         caught_by=_RECEIVERS[row.caught_by],
         has_html=html is not None,
-        text=row.body if html != row.body else None,
+        text=_readable(row.body) if html != row.body else None,
         headers=[(name, value) for name, value in headers.items() if name != "html"],
     )
 
@@ -240,6 +248,27 @@ async def _message(request: ApiRequest, message_id: int) -> SinkRow:
     if not rows:
         raise not_found("message")
     return rows[0]
+
+
+def _title(row: SinkRow) -> str:
+    """Return what a message goes by: its subject, or for want of one, its event's type."""
+    if row.subject:
+        return row.subject
+    if row.channel == "email":
+        return "(no subject)"
+    with contextlib.suppress(msgspec.DecodeError):
+        return msgspec.json.decode(row.body, type=_Typed).type
+    return row.channel
+
+
+def _readable(body: str) -> str:
+    """Return a body for eyes: JSON with a line for each value."""
+    if not body.startswith(("{", "[")):
+        return body
+    try:
+        return msgspec.json.format(body, indent=2)
+    except msgspec.DecodeError:
+        return body
 
 
 def _headers(row: SinkRow) -> dict[str, str]:
