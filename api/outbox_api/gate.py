@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Collection, Mapping
+from urllib.parse import unquote
 
 from litestar.enums import ScopeType
 from litestar.response.base import ASGIResponse
@@ -18,6 +20,16 @@ OPTIONS = Operation(
     method="GET", path="(options)", name="options", summary="", tag="", needs="open"
 )
 """What a path takes; answered here, for any path."""
+
+
+SLASH = "\udc2f"
+"""Stands for an encoded slash while a path is routed: ids may have slashes, but none has this."""
+
+
+def routed(raw_path: bytes) -> str:
+    """Return a path as it is routed: a slash inside of a segment does not end it."""
+    path = raw_path.partition(b"?")[0].decode("ascii", "replace")
+    return SLASH.join(unquote(part) for part in re.split("%2f", path, flags=re.IGNORECASE))
 
 
 class Gate:
@@ -37,6 +49,11 @@ class Gate:
             await self._app(scope, receive, send)
             return
         operation = operation_of(scope["route_handler"]) or OPTIONS
+        if SLASH in scope["path"]:
+            scope["path"] = scope["path"].replace(SLASH, "/")
+            for name, value in scope["path_params"].items():
+                if isinstance(value, str):
+                    scope["path_params"][name] = value.replace(SLASH, "/")
         started_s = time.perf_counter()
         status = 500
 

@@ -12,6 +12,7 @@ A HEAD is a GET whose body stays here: probes and load balancers ask so.
 from __future__ import annotations
 
 import time
+from typing import cast
 
 from litestar import Litestar, Request
 from litestar.datastructures import State
@@ -28,7 +29,7 @@ from litestar.types import (
 from litestar.types import Scope as AsgiScope
 
 from outbox_api.auth import NOBODY, Principal
-from outbox_api.gate import admit
+from outbox_api.gate import admit, routed
 from outbox_api.operations import Operation
 from outbox_api.problems import problem_response
 from outbox_api.routes.jobs import POST_JOB, take_job
@@ -61,14 +62,16 @@ class OutboxApp(Litestar):
     ) -> None:
         """Answer a request (ASGI)."""
         if scope["type"] == ScopeType.HTTP:
-            method = scope["method"]  # type: ignore[typeddict-item]  # HTTP has them
-            path = scope["path"]  # type: ignore[typeddict-item]
-            if method == "POST" and path == self.hot.path:
-                await self._take_job(scope, receive, send)  # type: ignore[arg-type]
+            http = cast(HTTPScope, scope)
+            if http["method"] == "POST" and http["path"] == self.hot.path:
+                await self._take_job(http, cast(Receive, receive), cast(Send, send))
                 return
-            if method == "HEAD":
-                scope["method"] = "GET"  # type: ignore[typeddict-unknown-key]
-                send = _without_body(send)  # type: ignore[arg-type]
+            raw_path = http["raw_path"]
+            if b"%2F" in raw_path or b"%2f" in raw_path:
+                http["path"] = routed(raw_path)
+            if http["method"] == "HEAD":
+                http["method"] = "GET"
+                send = _without_body(cast(Send, send))
         await super().__call__(scope, receive, send)
 
     async def _take_job(self, scope: HTTPScope, receive: Receive, send: Send) -> None:

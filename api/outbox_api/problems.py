@@ -146,7 +146,8 @@ def problem_response(request: Request[Any, Any, Any], error: Exception) -> Respo
     """Answer any exception; Litestar's exception handler."""
     problem = to_problem(error)
     trace_id = None
-    instance = request.scope["path"]
+    # An encoded slash of a path that leads nowhere has never been put back (gate.SLASH).
+    instance = request.scope["path"].encode("utf-8", "replace").decode()
     if problem is None:
         trace_id = trace_id_of(request)
         problem = Problem(500, "The fault is logged under the trace id.")

@@ -55,7 +55,9 @@ async def test_a_locale_is_stored_under_its_usual_name(open_api: Api) -> None:
     assert (await open_api.client.get("/api/v1/templates/t/inbox/pt-BR")).status_code == 200
 
 
-@pytest.mark.parametrize("code", ["two words", "привет", "a?b", "a\nb", "%2e", "#1"])
+@pytest.mark.parametrize(
+    "code", ["two words", "привет", "a?b", "a\nb", "%2e", "#1", "a/b", "a%2Fb"]
+)
 async def test_a_stored_template_tells_where_it_lies_whatever_its_name(
     open_api: Api, code: str
 ) -> None:
@@ -150,6 +152,17 @@ async def test_a_recipient_is_put_shown_replaced_and_deleted(open_api: Api) -> N
     assert (await open_api.client.delete(path)).status_code == 204
     assert (await open_api.client.get(path)).status_code == 404
     assert (await open_api.client.delete(path)).status_code == 404
+
+
+async def test_a_recipient_may_have_any_id(open_api: Api) -> None:
+    for user_id in ("a/b", "/", "a%2Fb", "ю/?"):
+        path = f"/api/v1/recipients/{quote(user_id, safe='')}"
+        stored = await open_api.client.put(path, json={"email": "a@example.com"})
+        assert (stored.status_code, stored.json()["user_id"]) == (201, user_id)
+        assert (await open_api.client.get(path)).json()["user_id"] == user_id
+        assert (await open_api.client.delete(f"{path}/data")).status_code == 200
+        gone = await open_api.client.get(path)
+        assert (gone.status_code, gone.json()["detail"]) == (404, "There is no such recipient.")
 
 
 async def test_every_fault_of_a_recipient_is_told(open_api: Api) -> None:

@@ -13,6 +13,8 @@ from tests.api.conftest import Api
     ("method", "path", "status"),
     [
         ("GET", "/api/v1/nothing", 404),
+        ("GET", "/api/v1/no%2Fthing", 404),
+        ("GET", "/api/v1/jobs%2Fbatch", 404),
         ("GET", "/api/v1/jobs/%00", 404),
         ("GET", "/api/v1/recipients/a%00b", 404),
         ("PATCH", "/api/v1/jobs", 405),
