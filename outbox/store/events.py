@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from outbox.store.pool import Connection, execute, fetch, fetch_one
+from outbox.store.pool import Connection, execute, fetch, fetch_one, fetch_own
 
 
 class RuleParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +68,7 @@ async def put_rule(
 ) -> PutRule | None:
     """Make a rule, or replace it; None when another tenant has that id."""
     parameters = msgspec.structs.asdict(parts) | {"rule_id": rule_id, "tenant": tenant}
-    return await fetch_one(connection, PutRule, "rule_put", parameters)
+    return await fetch_own(connection, PutRule, "rule_put", parameters)
 
 
 async def list_rules(

@@ -246,6 +246,22 @@ async def fetch_one(
     return await cursor.fetchone()
 
 
+async def fetch_own(
+    connection: Connection, row: type[T], name: str, parameters: Mapping[str, object]
+) -> T | None:
+    """Return the row that an upsert stored, or None where the id is another tenant's.
+
+    The statement's own condition says so on Postgres 18. Older ones ask row-level security
+    first, which raises: after a None, the transaction must be rolled back.
+    """
+    try:
+        return await fetch_one(connection, row, name, parameters)
+    except psycopg.errors.InsufficientPrivilege as error:
+        if error.diag.source_function != "ExecWithCheckOptions":
+            raise
+        return None
+
+
 async def execute(connection: Connection, name: str, parameters: Mapping[str, object]) -> int:
     """Run `queries/<name>.sql`; return how many rows it touched."""
     cursor = await connection.execute(query(name), parameters)

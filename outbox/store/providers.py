@@ -10,7 +10,7 @@ import msgspec
 
 from outbox.errors import SealBroken
 from outbox.sealing import Keyring, Sealed
-from outbox.store.pool import Connection, execute, fetch, fetch_one
+from outbox.store.pool import Connection, execute, fetch, fetch_own
 from outbox_sql import query
 
 
@@ -76,7 +76,7 @@ async def put_provider(
     if parts.credentials:
         text = msgspec.json.encode(parts.credentials)
         sealed = keyring.seal(text, place=place_of(provider_id))
-    return await fetch_one(
+    return await fetch_own(
         connection,
         StoredProvider,
         "provider_put",

@@ -113,6 +113,17 @@ async def test_a_rule_is_shown_replaced_listed_and_deleted(rules_api: Api) -> No
     assert (await rules_api.client.get(path)).status_code == 404
 
 
+async def test_a_rule_s_id_that_another_tenant_has_is_not_found_and_changes_nothing(
+    rules_api: Api,
+) -> None:
+    rule_id = await make_rule(rules_api, name="welcome")
+    rule = {"event_type": "e", "template_code": "hi", "channels": ["sms"], "name": "stolen"}
+    async with rules_api.with_key(await rules_api.new_key("acme", "admin")) as acme:
+        path = f"/api/v1/rules/{rule_id}"
+        assert (await acme.put(path, json=rule)).status_code == 404
+    assert (await rules_api.client.get(path)).json()["name"] == "welcome"
+
+
 async def test_a_rule_that_cannot_work_is_refused(rules_api: Api) -> None:
     rule = {"event_type": "e", "template_code": "hi", "channels": ["email"]}
     for changes, pointers in (
