@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from outbox.errors import Fault
-from outbox.store import catalog
+from outbox.store import recipients
 from outbox.store.pool import Connection
 from outbox_cli.database import in_transaction
 from outbox_cli.exits import Failure, say
@@ -33,10 +33,10 @@ class Recipient(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     opt_outs: list[str] = []
     quiet_hours: dict[str, msgspec.Raw] | None = None
 
-    def parts(self) -> catalog.RecipientParts:
+    def parts(self) -> recipients.RecipientParts:
         """Return what the directory stores."""
         quiet = None if self.quiet_hours is None else msgspec.json.encode(self.quiet_hours)
-        return catalog.RecipientParts(
+        return recipients.RecipientParts(
             email=self.email,
             phone=self.phone,
             telegram_chat_id=self.telegram_chat_id,
@@ -78,7 +78,7 @@ async def put_recipients(connection: Connection, people: list[Recipient], *, ten
     """Store them; return how many are new."""
     new = 0
     for person in people:
-        new += await catalog.put_recipient(connection, tenant, person.user_id, person.parts())
+        new += await recipients.put_recipient(connection, tenant, person.user_id, person.parts())
     return new
 
 

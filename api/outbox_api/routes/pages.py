@@ -20,8 +20,8 @@ from msgspec import Meta
 
 from outbox.channels.registry import CONTRACT_CHANNELS
 from outbox.errors import StoreUnavailable
-from outbox.store import catalog, queues
-from outbox.store.catalog import SinkFilter, SinkRow
+from outbox.store import queues, sink
+from outbox.store.sink import SinkFilter, SinkRow
 from outbox_api.answers import write_cursor
 from outbox_api.operations import Answer, operation
 from outbox_api.problems import not_found
@@ -112,7 +112,7 @@ async def overview(request: ApiRequest) -> ASGIResponse:
         async with runtime.database.transaction(request.auth.sees, read_only=True) as connection:
             rows = await queues.stats(connection, tenant=request.auth.tenant)
             store = await queues.gauges(connection)
-            messages = await catalog.sink(connection, wanted, before=None, limit=OVERVIEW_MESSAGES)
+            messages = await sink.sink(connection, wanted, before=None, limit=OVERVIEW_MESSAGES)
         shown = {
             "queues": [(row.queue, health_of(row)) for row in rows],
             "dispatchers": store.dispatchers,
@@ -147,7 +147,7 @@ async def sink_page(request: ApiRequest) -> ASGIResponse:
     async with runtime_of(request).database.transaction(
         request.auth.sees, read_only=True
     ) as connection:
-        rows = await catalog.sink(connection, wanted, before=before, limit=PAGE_MESSAGES + 1)
+        rows = await sink.sink(connection, wanted, before=before, limit=PAGE_MESSAGES + 1)
     shown = rows[:PAGE_MESSAGES]
     older = None
     if len(rows) > PAGE_MESSAGES:
@@ -244,7 +244,7 @@ async def _message(request: ApiRequest, message_id: int) -> SinkRow:
     async with runtime_of(request).database.transaction(
         request.auth.sees, read_only=True
     ) as connection:
-        rows = await catalog.sink(connection, wanted, before=None, limit=1)
+        rows = await sink.sink(connection, wanted, before=None, limit=1)
     if not rows:
         raise not_found("message")
     return rows[0]

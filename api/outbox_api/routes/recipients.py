@@ -15,8 +15,8 @@ from msgspec import Meta
 
 from outbox.errors import Fault
 from outbox.render import normalise_locale
-from outbox.store import catalog
-from outbox.store.catalog import Erased, InboxRow, RecipientParts, RecipientRow
+from outbox.store import recipients
+from outbox.store.recipients import Erased, InboxRow, RecipientParts, RecipientRow
 from outbox_api import samples
 from outbox_api.answers import JsonObject, answer, left_out, no_content, raw, write_cursor, written
 from outbox_api.operations import Answer, Body, operation
@@ -152,8 +152,8 @@ async def put_recipient(request: ApiRequest, user_id: FromPath[str]) -> ASGIResp
     tenant = one_tenant(request.auth, read_query(request, TenantQuery).tenant_id)
     parts = _parts(await read_struct(request, RecipientBody))
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
-        created = await catalog.put_recipient(connection, tenant, user, parts)
-        row = await catalog.get_recipient(connection, tenant, user)
+        created = await recipients.put_recipient(connection, tenant, user, parts)
+        row = await recipients.get_recipient(connection, tenant, user)
     if row is None:
         raise not_found("recipient")
     return answer(_view(row), status=201 if created else 200)
@@ -220,7 +220,7 @@ async def show_recipient(request: ApiRequest, user_id: FromPath[str]) -> ASGIRes
     async with runtime_of(request).database.transaction(
         request.auth.sees, read_only=True
     ) as connection:
-        row = await catalog.get_recipient(connection, tenant, user)
+        row = await recipients.get_recipient(connection, tenant, user)
     if row is None:
         raise not_found("recipient")
     return answer(_view(row))
@@ -242,7 +242,7 @@ async def delete_recipient(request: ApiRequest, user_id: FromPath[str]) -> ASGIR
     user = _user(user_id)
     tenant = one_tenant(request.auth, read_query(request, TenantQuery).tenant_id)
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
-        if not await catalog.delete_recipient(connection, tenant, user):
+        if not await recipients.delete_recipient(connection, tenant, user):
             raise not_found("recipient")
     return no_content()
 
@@ -269,7 +269,9 @@ async def erase_recipient(request: ApiRequest, user_id: FromPath[str]) -> ASGIRe
     user = _user(user_id)
     tenant = one_tenant(request.auth, read_query(request, TenantQuery).tenant_id)
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
-        erased = await catalog.erase_recipient(connection, tenant, user, actor=request.auth.name)
+        erased = await recipients.erase_recipient(
+            connection, tenant, user, actor=request.auth.name
+        )
     return answer(erased)
 
 
@@ -298,7 +300,7 @@ async def list_inbox(request: ApiRequest, user_id: FromPath[str]) -> ASGIRespons
     async with runtime_of(request).database.transaction(
         request.auth.sees, read_only=True
     ) as connection:
-        rows, unread = await catalog.inbox(
+        rows, unread = await recipients.inbox(
             connection,
             one_tenant(request.auth, query.tenant_id),
             user,
@@ -332,7 +334,7 @@ async def read_message(
     if not 0 <= message_id <= MESSAGE_ID_MAX:
         raise not_found("message")
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
-        row = await catalog.read_inbox(connection, tenant, user, message_id)
+        row = await recipients.read_inbox(connection, tenant, user, message_id)
     if row is None:
         raise not_found("message")
     return answer(_message(row))

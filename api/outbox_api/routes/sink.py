@@ -10,8 +10,8 @@ import msgspec
 from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
-from outbox.store import catalog
-from outbox.store.catalog import SinkFilter, SinkRow
+from outbox.store import sink
+from outbox.store.sink import SinkFilter, SinkRow
 from outbox_api import samples
 from outbox_api.answers import JsonObject, Page, answer, no_content, write_cursor
 from outbox_api.operations import Answer, operation
@@ -91,7 +91,7 @@ async def list_sink(request: ApiRequest) -> ASGIResponse:
     async with runtime_of(request).database.transaction(
         request.auth.sees, read_only=True
     ) as connection:
-        rows = await catalog.sink(connection, wanted, before=before, limit=query.limit + 1)
+        rows = await sink.sink(connection, wanted, before=before, limit=query.limit + 1)
     shown = rows[: query.limit]
     more = write_cursor(shown[-1].message_id) if len(rows) > query.limit else None
     return answer(Page(items=[_view(row) for row in shown], next_cursor=more))
@@ -110,7 +110,7 @@ async def clear_sink(request: ApiRequest) -> ASGIResponse:
     """Delete what was caught."""
     tenant = tenant_filter(request.auth, read_query(request, TenantQuery).tenant_id)
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
-        await catalog.clear_sink(connection, tenant=tenant)
+        await sink.clear_sink(connection, tenant=tenant)
     return no_content()
 
 

@@ -12,8 +12,8 @@ from msgspec import Meta
 
 from outbox.channels.registry import CONTRACT_CHANNELS
 from outbox.errors import Fault
-from outbox.store import catalog
-from outbox.store.catalog import Suppression
+from outbox.store import catalog, recipients
+from outbox.store.recipients import Suppression
 from outbox_api import samples
 from outbox_api.answers import Page, answer, no_content
 from outbox_api.operations import Answer, Body, operation
@@ -82,7 +82,7 @@ async def list_suppressions(request: ApiRequest) -> ASGIResponse:
     async with runtime_of(request).database.transaction(
         request.auth.sees, read_only=True
     ) as connection:
-        rows = await catalog.list_suppressions(
+        rows = await recipients.list_suppressions(
             connection,
             tenant=tenant_filter(request.auth, query.tenant_id),
             channel=query.channel,
@@ -129,7 +129,7 @@ async def put_suppression(
     if faults:
         raise invalid(faults)
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
-        stored = await catalog.put_suppression(
+        stored = await recipients.put_suppression(
             connection,
             tenant=tenant,
             channel=channel,
@@ -165,7 +165,7 @@ async def delete_suppression(
     """Take an address off the list; addresses are kept in lower case."""
     tenant = one_tenant(request.auth, read_query(request, TenantQuery).tenant_id)
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
-        gone = await catalog.delete_suppression(
+        gone = await recipients.delete_suppression(
             connection, tenant=tenant, channel=channel, address=address.lower()
         )
         if not gone:

@@ -1,0 +1,49 @@
+"""What was caught instead of sent. `tenant` None means all tenants."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from outbox.store.pool import Connection, execute, fetch
+
+
+class SinkRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What was caught instead of sent. `headers` is JSON text."""
+
+    message_id: int
+    tenant_id: str
+    caught_by: str
+    channel: str
+    job_id: UUID | None
+    recipient: str | None
+    subject: str | None
+    body: str
+    headers: str
+    created_at: datetime
+
+
+class SinkFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which caught messages; None is any."""
+
+    tenant_id: str | None = None
+    channel: str | None = None
+    recipient: str | None = None
+    job_id: UUID | None = None
+    message_id: int | None = None
+
+
+async def sink(
+    connection: Connection, wanted: SinkFilter, *, before: int | None, limit: int
+) -> list[SinkRow]:
+    """Return up to `limit` caught messages numbered below `before`, newest first."""
+    parameters = msgspec.structs.asdict(wanted) | {"before": before, "limit": limit}
+    parameters["tenant"] = parameters.pop("tenant_id")
+    return await fetch(connection, SinkRow, "sink_list", parameters, prepare=False)
+
+
+async def clear_sink(connection: Connection, *, tenant: str | None) -> int:
+    """Empty the sink; return how many messages it held."""
+    return await execute(connection, "sink_clear", {"tenant": tenant})
