@@ -114,14 +114,16 @@ async def test_a_rule_is_shown_replaced_listed_and_deleted(rules_api: Api) -> No
 
 
 async def test_a_rule_s_id_that_another_tenant_has_is_not_found_and_changes_nothing(
-    rules_api: Api,
+    api: Api,
 ) -> None:
-    rule_id = await make_rule(rules_api, name="welcome")
-    rule = {"event_type": "e", "template_code": "hi", "channels": ["sms"], "name": "stolen"}
-    async with rules_api.with_key(await rules_api.new_key("acme", "admin")) as acme:
-        path = f"/api/v1/rules/{rule_id}"
+    template = "/api/v1/templates/hi/email/en"
+    await api.client.put(template, json={"text": "Hi"})
+    path = f"/api/v1/rules/{await make_rule(api, name='welcome')}"
+    async with api.with_key(await api.new_key("acme", "admin")) as acme:
+        await acme.put(template, json={"text": "Hi"})
+        rule = {"event_type": "e", "template_code": "hi", "channels": ["email"], "name": "stolen"}
         assert (await acme.put(path, json=rule)).status_code == 404
-    assert (await rules_api.client.get(path)).json()["name"] == "welcome"
+    assert (await api.client.get(path)).json()["name"] == "welcome"
 
 
 async def test_a_rule_that_cannot_work_is_refused(rules_api: Api) -> None:
