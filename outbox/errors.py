@@ -3,6 +3,7 @@
     OutboxError
     ├── InvalidJob         a job breaks a rule of the contract; nothing was stored
     ├── JobConflict        the same job_id was accepted before with other content
+    ├── LimitRefused       a limit can't be what it was set to
     ├── NotPermitted       the connection's role may not act for that tenant
     ├── ConfigError        a setting is unknown, malformed or impossible beside another
     ├── SealBroken         a secret cannot be sealed, or opened again (outbox.sealing)
@@ -45,6 +46,15 @@ class JobConflict(OutboxError):
         self.job_ids = tuple(job_ids)
         named = ", ".join(str(job_id) for job_id in self.job_ids)
         super().__init__(f"accepted before with other content: {named}")
+
+
+class LimitRefused(OutboxError):
+    """A lane's limits can't be. `faults` lists why; nothing was changed."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        told = (f"{fault.pointer.strip('/')} {fault.message}" for fault in self.faults)
+        super().__init__("; ".join(told))
 
 
 class NotPermitted(OutboxError):

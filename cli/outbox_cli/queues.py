@@ -1,4 +1,4 @@
-"""`outbox queues`: figures, pause and resume, cleaning."""
+"""`outbox queues`: figures, limits, pause and resume, clean."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
+from outbox.store import limits
 from outbox.store import queues as store
 from outbox.store.pool import EVERY_TENANT, Connection, Database
 from outbox.telemetry import quantile_s
 from outbox_cli.database import actor, in_database, in_transaction
 from outbox_cli.exits import FAILED, Failure, say
 from outbox_cli.groups import Json, Tenant, group
-from outbox_cli.shown import as_object, print_json, print_table
+from outbox_cli.shown import as_object, print_fields, print_json, print_table
 
 SEEN_S_MAX = 10.0
 """A dispatcher that has not seen a pause by then is dead, or will be declared so."""
@@ -116,6 +117,59 @@ def clean(
         print_json({"queue": queue, "tenant_id": tenant, "deleted": deleted})
     else:
         say(f"{deleted} jobs are deleted.")
+
+
+LaneTenant = Annotated[str, typer.Option("--tenant", help="Whose lane.")]
+
+
+@app.command("lane")
+def lane(queue: Queue, tenant: LaneTenant = "default", json: Json = False) -> None:
+    """Show one tenant's lane of a queue: its limits, and how much of them is used."""
+
+    async def read(connection: Connection) -> limits.LaneLimits | None:
+        return await limits.show_lane(connection, tenant=tenant, queue=queue)
+
+    _show_lane(in_transaction(read, tenant=tenant, read_only=True), json=json)
+
+
+@app.command("limit")
+def limit(
+    queue: Queue,
+    tenant: LaneTenant = "default",
+    weight: Annotated[int, typer.Option(help="Its share beside other tenants.")] = 1,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Attempts at once, over all dispatchers.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Claimed a second, over all.")] = None,
+    burst: Annotated[int | None, typer.Option(help="So many at once after a pause.")] = None,
+    json: Json = False,
+) -> None:
+    """Set all limits of one tenant's lane; what is left out is no limit."""
+
+    async def work(connection: Connection) -> limits.LaneLimits | None:
+        await limits.set_lane(
+            connection,
+            tenant=tenant,
+            queue=queue,
+            weight=weight,
+            concurrency_max=concurrency,
+            rate_per_s=rate,
+            burst=burst,
+            actor=actor(),
+        )
+        return await limits.show_lane(connection, tenant=tenant, queue=queue)
+
+    _show_lane(in_transaction(work), json=json)
+
+
+def _show_lane(found: limits.LaneLimits | None, *, json: bool) -> None:
+    if found is None:
+        say("There is no such lane.")
+        raise typer.Exit(FAILED)
+    if json:
+        print_json(found)
+    else:
+        print_fields(as_object(found).items())
 
 
 def _set(queue: str, tenant: str | None, *, paused: bool, json: bool) -> None:

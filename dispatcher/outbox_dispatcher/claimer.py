@@ -18,7 +18,7 @@ from outbox.store.engine import Claimed, Connection
 from outbox_dispatcher.fair import FairShares, in_turn
 from outbox_dispatcher.lanes import LaneBook, LaneState
 from outbox_dispatcher.life import Life
-from outbox_dispatcher.limits import Limits
+from outbox_dispatcher.limits import Limits, Quota
 from outbox_dispatcher.slots import Item, Slots
 from outbox_dispatcher.wakeup import Wakeup
 
@@ -46,6 +46,7 @@ class Claimer:
         self._limits = limits
         self._shares: dict[str, FairShares] = {}
         self._contended: dict[str, dict[str, list[LaneState]]] = {}
+        self._set_aside: list[tuple[Quota, int]] = []
         self._slots = slots
         self._wakeup = wakeup
         self._lease_s = lease_s
@@ -66,7 +67,7 @@ class Claimer:
             asked = self._deal() if self._life.may_start() else {}
             if self._limits.any and self._limits.next_lease_at() <= monotonic():
                 if self._life.may_start():
-                    self._take_back(asked)
+                    self._take_back()
                     await self._limits.lease(connection, self._life.epoch)
                     asked = self._deal()
             if not asked:
@@ -126,12 +127,14 @@ class Claimer:
             share -= limit
             for quota in state.quotas:
                 quota.take(limit)
+                self._set_aside.append((quota, limit))
             asked[state.lane.lane_id] = (state, limit, monotonic() >= state.sweep_at)
 
-    def _take_back(self, asked: Asked) -> None:
-        for state, limit, _ in asked.values():
-            for quota in state.quotas:
-                quota.take(-limit)
+    def _take_back(self) -> None:
+        """Give back what was set aside for a claim: it has answered, or is dealt out anew."""
+        for quota, count in self._set_aside:
+            quota.take(-count)
+        self._set_aside.clear()
 
     async def _claim(self, connection: Connection, asked: Asked) -> None:
         for state, limit, _ in asked.values():
@@ -151,7 +154,7 @@ class Claimer:
             self.claiming = False
             for state, limit, _ in asked.values():
                 self._slots[state.lane.queue].outstanding -= limit
-            self._take_back(asked)
+            self._take_back()
         self._lanes.claimed(asked, rows, monotonic() - began)
         self._charge(rows)
         if not rows:

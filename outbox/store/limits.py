@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
 import psycopg
 from psycopg.rows import TupleRow
 
+from outbox.errors import Fault, LimitRefused, NotPermitted
 from outbox.message import Epoch, LaneId
+from outbox.store.pool import fetch_one
 from outbox_sql import query
 
 
@@ -91,3 +94,58 @@ async def scope_lane(
     row = await cursor.fetchone()
     assert row is not None
     return LaneId(int(row[0]))
+
+
+class LaneLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """A lane's limits, and what of them is used now. `places_taken` is over the whole fleet."""
+
+    tenant_id: str
+    queue: str
+    weight: int
+    concurrency_max: int | None
+    rate_per_s: float | None
+    burst: int | None
+    places_taken: int
+    tokens: float | None
+    paused_at: datetime | None
+    paused_by: str | None
+    held_at: datetime | None
+    hold_code: str | None
+    hold_reason: str | None
+
+
+async def show_lane(
+    connection: psycopg.AsyncConnection[TupleRow], *, tenant: str, queue: str
+) -> LaneLimits | None:
+    """Return a lane; None where there is none."""
+    return await fetch_one(connection, LaneLimits, "lane_show", {"tenant": tenant, "queue": queue})
+
+
+async def set_lane(
+    connection: psycopg.AsyncConnection[TupleRow],
+    *,
+    tenant: str,
+    queue: str,
+    weight: int,
+    concurrency_max: int | None,
+    rate_per_s: float | None,
+    burst: int | None,
+    actor: str,
+) -> None:
+    """Set all limits of a lane; None: no limit. Raises LimitRefused, NotPermitted."""
+    try:
+        await connection.execute(
+            "select outbox.set_lane_limits(%s, %s, %s, %s, %s, %s, %s)",
+            (tenant, queue, weight, concurrency_max, rate_per_s, burst, actor),
+        )
+    except psycopg.Error as error:
+        raise _refusal(error) or error from error
+
+
+def _refusal(error: psycopg.Error) -> Exception | None:
+    if error.sqlstate == "OBX01":
+        detail = error.diag.message_detail or "[]"
+        return LimitRefused(msgspec.json.decode(detail, type=list[Fault]))
+    if error.sqlstate == "OBX03":
+        return NotPermitted(error.diag.message_primary or "not permitted")
+    return None
