@@ -14,7 +14,7 @@ STAMP := .venv/.set-up
 POSTGRES ?= 18
 WORKERS ?= 2
 PYTEST_ARGS ?=
-BENCH ?= drain enqueue http latency mail webhook upkeep
+BENCH ?= drain enqueue fairness http latency mail webhook upkeep
 
 # What steers another Python must not steer this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -10,6 +10,9 @@ import msgspec
 from outbox.store import jobs
 from outbox.store.jobs import AHEAD_MAX, Explanation, FullJobRow, LastDelivery
 from outbox.store.pool import Connection
+
+WAIT_S_SHOWN_MAX = 10 * 365 * 86_400.0
+"""A slow rate and a long line come to more than a date can hold."""
 
 
 class LaneView(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,9 +153,46 @@ def _live(
     if why.dispatchers_alive == 0:
         text = f"It is due, but no dispatcher that serves {why.queue} is alive."
         return "no dispatcher", why.available_at, None, text
+    if why.handlers_alive == 0:
+        return "no handler", why.available_at, None, f"It is due, but {_no_handler(why)}."
+    return _limited(why) or _in_line(why)
+
+
+def _limited(why: Explanation) -> tuple[str, datetime | None, datetime | None, str] | None:
+    """Return what limit of its lane, or of its destination, a due job waits for."""
+    for whose, rate_per_s, tokens in (
+        (why.destination, why.destination_rate_per_s, why.destination_tokens),
+        ("its lane", why.rate_per_s, why.tokens),
+    ):
+        if rate_per_s is not None and tokens is not None and tokens < 1:
+            wait_s = (1 - tokens + (why.ahead or 0)) / rate_per_s
+            at = why.now + timedelta(seconds=min(wait_s, WAIT_S_SHOWN_MAX))
+            text = (
+                f"It is due, but {whose} may have {rate_per_s:g} a second, over all dispatchers. "
+                f"{_many(why)} jobs are ahead of it, so its turn comes at about next_at."
+            )
+            return "rate", why.available_at, at, text
+    if why.concurrency_max is not None and why.places_taken >= why.concurrency_max:
+        text = (
+            f"It is due, but its lane may have {why.concurrency_max} at once, over all "
+            f"dispatchers, and all are taken. {_many(why)} jobs are ahead of it."
+        )
+        return "concurrency", why.available_at, None, text
+    return None
+
+
+def _no_handler(why: Explanation) -> str:
+    what = f"channel {why.channel}" if why.channel is not None else f"queue {why.queue}"
+    return f"no dispatcher that is alive has a handler for the {what} installed"
+
+
+def _many(why: Explanation) -> str:
     ahead = why.ahead or 0
-    many = f"{AHEAD_MAX} or more" if ahead >= AHEAD_MAX else str(ahead)
-    text = f"It is due, and {many} jobs are ahead of it in its lane."
+    return f"{AHEAD_MAX} or more" if ahead >= AHEAD_MAX else str(ahead)
+
+
+def _in_line(why: Explanation) -> tuple[str, datetime | None, datetime | None, str]:
+    text = f"It is due, and {_many(why)} jobs are ahead of it in its lane."
     return "dispatcher", why.available_at, None, text
 
 
@@ -184,6 +224,14 @@ def _not_due(
         case 2:
             since = last.finished_at if last is not None else None
             return "snooze", since, why.available_at, "It was put off until next_at."
+        case 3:
+            text = "Its destination asked for a pause, which holds for the whole fleet."
+            return "destination paused", None, why.available_at, text
+        case 4:
+            text = f"At the last look {_no_handler(why)}; it is offered again at next_at."
+            if why.handlers_alive:
+                text = "The dispatcher that had it has no handler for it; others have, at next_at."
+            return "no handler", None, why.available_at, text
         case _:
             text = "Its producer wants it sent at next_at, not before."
             return "send_after", row.accepted_at, why.available_at, text

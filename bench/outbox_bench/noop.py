@@ -23,10 +23,13 @@ QUEUE = "noop"
 
 
 class Noop:
-    """Delivers everything at once; `on_start` gets to know of each."""
+    """Delivers everything at once, or after `work_ms`; `on_start` gets to know of each."""
 
-    def __init__(self, on_start: Callable[[Message], None] | None = None) -> None:
+    def __init__(
+        self, on_start: Callable[[Message], None] | None = None, *, work_ms: float = 0.0
+    ) -> None:
         self._on_start = on_start
+        self._work_s = work_ms / 1000
 
     async def __aenter__(self) -> Self:
         return self
@@ -43,6 +46,8 @@ class Noop:
         """Do nothing, successfully."""
         if self._on_start is not None:
             self._on_start(message)
+        if self._work_s:
+            await asyncio.sleep(self._work_s)
         return Delivered()
 
 
@@ -56,7 +61,7 @@ def dispatch_noop(order: DispatchNoop, line: Line) -> None:
         dispatcher = Dispatcher(
             DispatcherSettings(database_url=order.url, queues=frozenset({QUEUE})),
             channels={},
-            queues={QUEUE: Noop(stamp if order.stamps else None)},
+            queues={QUEUE: Noop(stamp if order.stamps else None, work_ms=order.work_ms)},
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, dispatcher.stop)
         running = asyncio.create_task(dispatcher.run())

@@ -12,10 +12,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, tag_field="order"):
 
 
 class DispatchNoop(Order, frozen=True, kw_only=True, tag="dispatch-noop"):
-    """A dispatcher of the queue `noop`. Tells Ready; with `stamps`, a Stamp for each job too."""
+    """A dispatcher of the queue `noop`. Tells Ready; with `stamps`, a Stamp for each job too.
+
+    `work_ms`: how long a delivery takes, without using the CPU.
+    """
 
     url: str
     stamps: bool = False
+    work_ms: float = 0.0
 
 
 class Dispatch(Order, frozen=True, kw_only=True, tag="dispatch"):

@@ -115,6 +115,27 @@ def latency(
     _show(measure(options, _said), json)
 
 
+@app.command("fairness")
+def fairness(
+    tenants: Annotated[int, typer.Option(min=2, help="Tenants in all.")] = 1_000,
+    noisy: Annotated[int, typer.Option(min=1, help="Of them with a backlog.")] = 10,
+    backlog: Annotated[int, typer.Option(min=1, help="Jobs of each noisy tenant.")] = 5_000,
+    seconds: Seconds = 8.0,
+    rounds: Rounds = 3,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """How long quiet tenants wait beside ten that have a backlog, and without them."""
+    from outbox_bench.fairness import Options, measure
+
+    if noisy >= tenants:
+        raise typer.BadParameter("must be fewer than --tenants", param_hint="--noisy")
+    options = Options(
+        tenants=tenants, noisy=noisy, backlog=backlog, seconds=seconds, rounds=rounds, url=url
+    )
+    _show(measure(options, _said), json)
+
+
 Jobs = Annotated[int, typer.Option(min=1, help="Jobs in the backlog.")]
 Processes = Annotated[int, typer.Option(min=1, max=64, help="Dispatcher processes.")]
 Concurrency = Annotated[int, typer.Option(min=1, max=200, help="Deliveries at once, each.")]

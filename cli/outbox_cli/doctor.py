@@ -76,6 +76,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     paused_lanes: list[str]
     held_lanes: list[str]
     oldest_waiting_s: float | None
+    limited_lanes: list[str]
+    unserved: list[str]
     dead_letters: int
     has_keys: bool
     oldest_pid: int | None
@@ -299,6 +301,13 @@ def _work(row: Findings) -> Iterator[Check]:
         )
     else:
         yield Check("backlog", "ok", "nothing due waits for long")
+    if row.unserved and row.dispatchers:
+        advice = "Start a dispatcher that has it, or install its package where one runs."
+        found = f"jobs are due, and no live dispatcher serves: {', '.join(row.unserved)}"
+        yield Check("handlers", "fault", found, advice)
+    for limited in row.limited_lanes:
+        advice = "`outbox queues limit QUEUE --tenant …`, if it may have more."
+        yield Check("limits reached", "warning", limited, advice)
     paused = [*row.paused_queues, *row.paused_lanes]
     if paused:
         advice = "`outbox queues resume QUEUE` when it may go on."

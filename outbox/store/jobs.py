@@ -205,6 +205,15 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     probe_at: datetime | None
     ahead: int | None
     dispatchers_alive: int
+    handlers_alive: int
+    channel: str | None
+    concurrency_max: int | None
+    places_taken: int
+    rate_per_s: float | None
+    tokens: float | None
+    destination: str | None
+    destination_rate_per_s: float | None
+    destination_tokens: float | None
     follows: bool
     head_job_id: UUID | None
     head_is_dead: bool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outbox_bench import drain, enqueue, flat, http, latency, mail, upkeep, webhook
+from outbox_bench import drain, enqueue, fairness, flat, http, latency, mail, upkeep, webhook
 from outbox_bench.figures import interleaved, medians, quantile, ratio
 from tests.postgres import Server
 
@@ -58,6 +58,14 @@ def test_latency_sees_every_job_started(postgres_server: Server) -> None:
     )
     figures = latency.measure(options, said)
     assert min(numbers(figures, "http_p50_ms", "notify_p50_ms", "poll_p99_ms")) > 0
+
+
+def test_fairness_counts_every_quiet_job_beside_a_backlog(postgres_server: Server) -> None:
+    options = fairness.Options(
+        tenants=6, noisy=2, backlog=200, seconds=0.3, rounds=1, url=postgres_server.admin_url
+    )
+    figures = fairness.measure(options, said)
+    assert min(numbers(figures, "quiet_p50_ms", "alone_p99_ms", "noisy_per_s")) > 0
 
 
 def test_mail_and_webhooks_are_all_sent(postgres_server: Server) -> None:

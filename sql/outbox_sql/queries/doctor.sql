@@ -32,7 +32,32 @@ select clock_timestamp() as now,
        (select extract(epoch from clock_timestamp() - min(e.available_at))::float8
         from outbox.entry as e join outbox.lane as l on l.lane_id = e.lane_id
         where e.claimed_by is null and e.available_at <= clock_timestamp()
-          and l.paused_at is null and l.held_at is null) as oldest_waiting_s,
+          and l.paused_at is null and l.held_at is null
+          and not exists (select from outbox.lane as m where m.tenant_id = l.tenant_id and m.queue = l.queue
+                            and m.scope = '' and coalesce(m.concurrency_max, m.rate_per_s) is not null)) as oldest_waiting_s,
+       array(select format('%%s/%%s: a due job waits for %%s s; %%s', l.tenant_id, l.queue,
+                           extract(epoch from clock_timestamp() - e.available_at)::int,
+                           concat_ws(', ', l.rate_per_s || ' a second', l.concurrency_max || ' at once'))
+             from outbox.lane as l
+             cross join lateral (select min(e.available_at) as available_at from outbox.entry as e
+                                 where e.lane_id = l.lane_id and e.claimed_by is null) as e
+             where coalesce(l.concurrency_max, l.rate_per_s) is not null and l.paused_at is null and l.held_at is null
+               and e.available_at < clock_timestamp() - interval '1 min'
+             order by e.available_at limit 100) as limited_lanes,
+       array(select distinct case when j.channel is null then 'queue ' || j.queue else 'channel ' || j.channel end
+             from outbox.lane as l
+             cross join lateral (select e.id from outbox.entry as e
+                                 where e.lane_id = l.lane_id and e.claimed_by is null
+                                   and (e.available_at <= clock_timestamp() or e.waits = 4)
+                                 order by e.priority, e.available_at limit 1) as e
+             join outbox.job as j on j.id = e.id
+             where l.paused_at is null and l.held_at is null
+               and not exists (select from outbox.dispatcher as d
+                               where not d.fenced and d.rescued_at is null
+                                 and d.heartbeat_at > clock_timestamp() - make_interval(secs => %(alive_s)s)
+                                 and (d.queues is null or j.queue = any(d.queues))
+                                 and coalesce('channel:' || j.channel, 'queue:' || j.queue) = any(d.handlers))
+             limit 100) as unserved,
        (select count(*) from outbox.dead_letter as d where d.replayed_at is null) as dead_letters,
        exists (select from outbox.api_key as k
                where k.revoked_at is null and (k.expires_at is null or k.expires_at > clock_timestamp())) as has_keys,

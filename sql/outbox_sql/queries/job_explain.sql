@@ -20,12 +20,20 @@ select e.available_at, e.waits, e.priority, e.attempt, e.series, e.crashes, e.ca
        (select count(*) from outbox.dispatcher as a
         where not a.fenced and a.rescued_at is null and a.heartbeat_at > clock_timestamp() - interval '10 seconds'
           and (a.queues is null or l.queue = any(a.queues))) as dispatchers_alive,
+       (select count(*) from outbox.dispatcher as a
+        where not a.fenced and a.rescued_at is null and a.heartbeat_at > clock_timestamp() - interval '10 seconds'
+          and (a.queues is null or l.queue = any(a.queues))
+          and coalesce('channel:' || f.channel, 'queue:' || l.queue) = any(a.handlers)) as handlers_alive,
+       f.channel, n.concurrency_max, n.places_taken, n.rate_per_s, n.tokens, n.destination, n.destination_rate_per_s,
+       n.destination_tokens,
        e.lane_id < 0 as follows,
        h.job_id as head_job_id,
        g.dead_id is not null as head_is_dead,
        clock_timestamp() as now
 from outbox.entry as e
 join outbox.lane as l on l.lane_id = abs(e.lane_id)
+join outbox.job as f on f.id = e.id
+cross join lateral outbox.limits_now(l.lane_id) as n
 left join outbox.ordering_gap as g on g.ordering_id = e.ordering_id and e.lane_id < 0
 left join lateral (
     select j.job_id
