@@ -64,12 +64,14 @@ class Claimer:
                 self.nothing_due.clear()
             if self._wakeup.poll_is_due():
                 await self._look_for_due(connection)
-            asked = self._deal() if self._life.may_start() else {}
+            if not self._life.may_start():
+                await self._wakeup.wait()
+                continue
+            asked = self._deal()
             if self._limits.any and self._limits.next_lease_at() <= monotonic():
-                if self._life.may_start():
-                    self._take_back()
-                    await self._limits.lease(connection, self._life.epoch)
-                    asked = self._deal()
+                self._take_back()
+                await self._limits.lease(connection, self._life.epoch)
+                asked = self._deal()
             if not asked:
                 await self._wakeup.wait(self._limits.next_lease_at())
                 continue

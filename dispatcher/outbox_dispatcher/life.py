@@ -26,8 +26,8 @@ class Life:
         """Start a new epoch: a random 63-bit number that was never used before."""
         self.epoch = Epoch(secrets.randbits(62) + 1)
         self.began_at = monotonic()
+        # The clock goes on: attempts of the epoch before may end until the first heartbeat.
         self.fenced = True
-        self._beat_sent_at = float("-inf")
         return self.epoch
 
     def beat(self, *, sent_at: float, db_now: datetime) -> None:

@@ -71,4 +71,7 @@ class Wakeup:
                     await self._event.wait()
             except TimeoutError:
                 pass
+        else:
+            # Whatever is due again and again, the heartbeat must get its turn.
+            await asyncio.sleep(0)
         self._event.clear()

@@ -179,11 +179,11 @@ async def test_limits_that_cannot_be_are_a_422_that_names_them(
 
 
 async def test_a_tenant_sees_its_own_lane_and_changes_no_limit(api: Api) -> None:
-    own = api.with_key(await api.new_key("acme", "admin"))
     await api.client.put("/api/v1/lanes/acme/email", json={"rate_per_s": 5})
-    assert (await own.get("/api/v1/lanes/acme/email")).json()["rate_per_s"] == 5
-    assert (await own.put("/api/v1/lanes/acme/email", json={})).status_code == 403
-    assert (await own.get("/api/v1/lanes/default/email")).status_code == 403
-    reader = api.with_key(await api.new_key("*", "jobs:read"))
-    assert (await reader.put("/api/v1/lanes/acme/email", json={})).status_code == 403
+    async with api.with_key(await api.new_key("acme", "admin")) as own:
+        assert (await own.get("/api/v1/lanes/acme/email")).json()["rate_per_s"] == 5
+        assert (await own.put("/api/v1/lanes/acme/email", json={})).status_code == 403
+        assert (await own.get("/api/v1/lanes/default/email")).status_code == 403
+    async with api.with_key(await api.new_key("*", "jobs:read")) as reader:
+        assert (await reader.put("/api/v1/lanes/acme/email", json={})).status_code == 403
     assert (await api.client.get("/api/v1/lanes/acme/nix")).status_code == 404

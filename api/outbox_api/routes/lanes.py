@@ -76,7 +76,7 @@ async def show_lane(
     needs="admin",
     body=Body(kind=LimitsBody, examples={"limited": _LIMITS, "no limits": {}}),
     answers={200: Answer(LaneLimits, "The lane as it is now.", _LANE | _LIMITS | _STATE)},
-    problems=(422,),
+    problems=(400, 413, 415, 422),
     path_examples=_LANE,
 )
 async def set_lane(
