@@ -65,6 +65,8 @@ async def watching(desk: Desk) -> AsyncIterator[Watch]:
         yield watch
     finally:
         task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def slow(seconds: float = 0.02) -> Scripted:
