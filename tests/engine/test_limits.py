@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from outbox.message import Message
+from outbox.message import Epoch, Message
 from outbox.outcome import Delivered, Outcome, Retryable
 from outbox.store import limits
 from outbox.store.limits import Leased, Want
@@ -170,6 +170,27 @@ async def test_tokens_fill_up_by_the_database_s_clock_to_the_burst_and_no_furthe
         assert (await lease(desk, 1, wanted=1, back=2)).tokens == 1
         left = desk.value("select tokens from outbox.bucket")
         assert 4 <= left < 4.9
+
+
+async def test_a_destination_s_rate_is_shared_by_tokens_and_a_pause_gives_none(desk: Desk) -> None:
+    desk.admin.execute("select outbox.set_destination('host:a.example', 5, 3, false, 'test')")
+    async with contextlib.AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(await connect(desk.database))
+        await register(connection, 1)
+        want = Want(destination="host:a.example", wanted=10)
+        (got,) = await limits.lease(connection, [want], epoch=Epoch(1))
+        assert (got.places, got.tokens) == (None, 3)
+        await limits.pause_destination(connection, "host:a.example", 60.0)
+        (got,) = await limits.lease(connection, [want], epoch=Epoch(1))
+        assert got.tokens == 0
+        assert 50 < got.wait_s <= 60
+        (known,) = await limits.load_destinations(connection)
+        assert (known.name, known.is_rated) == ("host:a.example", True)
+        # A pause of one that has no rate is forgotten when it is over and another comes.
+        await limits.pause_destination(connection, "host:b.example", -1.0)
+        await limits.pause_destination(connection, "host:c.example", 60.0)
+        names = {row[0] for row in desk.rows("select name from outbox.destination")}
+        assert names == {"host:a.example", "host:c.example"}
 
 
 # -- the fleet ----------------------------------------------------------------------------------
