@@ -82,6 +82,33 @@ def test_the_doctor_objects_to_a_server_that_forgets_and_says_what_to_do(outbox:
     assert "outbox serve" in outbox.run("doctor").out
 
 
+def test_the_doctor_names_what_due_jobs_wait_for(outbox: Shell, database: Database) -> None:
+    send(outbox, inbox_job())
+    limited = outbox.run("queues", "limit", "inbox", "--rate", "2", "--concurrency", "3", "--json")
+    assert (limited.json["rate_per_s"], limited.json["concurrency_max"]) == (2, 3)
+    with database.admin_connect(autocommit=True) as admin:
+        admin.execute("update outbox.entry set available_at = now() - interval '5 min'")
+        admin.execute(
+            "insert into outbox.dispatcher (epoch, name, version, pid, handlers)"
+            " values (7, 'd', '0', 1, '{channel:email}')"
+        )
+    found = {check["name"]: check for check in outbox.run("doctor", "--json").json}
+    assert found["handlers"]["state"] == "fault"
+    assert "channel inbox" in found["handlers"]["found"]
+    assert "2 a second, 3 at once" in found["limits reached"]["found"]
+    assert found["backlog"]["state"] == "ok", "more dispatchers would not help"
+
+
+def test_limits_that_cannot_be_are_refused_on_the_command_line(outbox: Shell) -> None:
+    for option in (("--rate", "nan"), ("--concurrency", "0"), ("--burst", "5"), ("--weight", "0")):
+        done = outbox.run("queues", "limit", "inbox", *option)
+        assert done.code == 1, option
+        assert option[0].strip("-") in done.err.lower()
+        assert "Traceback" not in done.err
+    shown = outbox.run("queues", "lane", "inbox", "--json").json
+    assert (shown["weight"], shown["rate_per_s"], shown["concurrency_max"]) == (1, None, None)
+
+
 def test_audit_queries_are_listed_and_take_their_parameters(outbox: Shell) -> None:
     (job_id,) = send(outbox, inbox_job(user_id="zoe"))
     names = {query["name"] for query in outbox.run("audit", "--json").json}
