@@ -19,6 +19,10 @@ GAP_S_MAX = 0.05
 goes on, as dispatchers that are busy don't sleep, and begins anew after a silence.
 """
 RECONNECT_S = 1.0
+RING = "begin; set local synchronous_commit = off; select pg_notify('outbox_bell', ''); commit"
+"""A lost bell costs a poll's delay, so its commit need not wait for the disk. Set for this one
+transaction alone: behind a pooler, others commit on the same connection next.
+"""
 
 _log = structlog.get_logger("outbox.api.doorbell")
 
@@ -52,8 +56,6 @@ class Doorbell:
                 async with await psycopg.AsyncConnection.connect(
                     self._url, autocommit=True, connect_timeout=2, application_name="outbox-bell"
                 ) as connection:
-                    # A lost bell costs a poll's delay, so its commit need not wait for the disk.
-                    await connection.execute("set synchronous_commit = off")
                     await self._answer(connection)
             except psycopg.Error as error:
                 _log.warning("the bell is silent", sqlstate=error.sqlstate)
@@ -69,7 +71,7 @@ class Doorbell:
                 gap_s = GAP_S_MIN
             self._wanted.clear()
             try:
-                await connection.execute("select pg_notify('outbox_bell', '')")
+                await connection.execute(RING, prepare=False)
             except psycopg.Error:
                 self._wanted.set()
                 raise

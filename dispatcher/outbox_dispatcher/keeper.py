@@ -40,7 +40,10 @@ async def keep(url: str) -> None:
     """Do a round at once, and then one an hour, until cancelled."""
     while True:
         try:
-            async with open_link(url, "keep") as connection:
+            # What a crash undoes here is done again.
+            async with open_link(
+                url, "keep", synchronous_commit="off", statement_timeout=str(STEP_MS_MAX)
+            ) as connection:
                 await keep_once(connection)
         except psycopg.Error as error:
             log.warning(
@@ -53,12 +56,6 @@ async def keep_once(
     connection: Connection, *, now: datetime | None = None, rest: Rest = asyncio.sleep
 ) -> None:
     """Do one round. `now` stands in for the database's clock. Lets psycopg's errors out."""
-    await connection.execute(
-        # What a crash undoes here is done again.
-        "select set_config('synchronous_commit', 'off', false),"
-        " set_config('statement_timeout', %s, false)",
-        (str(STEP_MS_MAX),),
-    )
 
     async def step(work: Callable[[], Awaitable[T]]) -> T:
         for tried in range(1, LOCK_TRIES + 1):

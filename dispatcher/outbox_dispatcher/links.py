@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-import psycopg
-
 from outbox.store.engine import Connection
+from outbox.store.pooler import SettledConnection
 
 CONNECT_TIMEOUT_S = 5
 
@@ -18,15 +17,15 @@ CONNECT_TIMEOUT_S = 5
 class Links:
     """One connection a purpose, so that claim, record and heartbeat never wait for each other.
 
-    `bell` is direct (no pooler): it holds the advisory lock and listens. `side` serves look-ups
-    and upkeep, one statement at a time under `side_lock`.
+    `bell` goes past any pooler, where we know how: then it holds the advisory lock and listens.
+    `side` serves look-ups and upkeep, one statement at a time under `side_lock`.
     """
 
     claim: Connection
     record: Connection
     beat: Connection
     side: Connection
-    bell: Connection
+    bell: SettledConnection
     side_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -35,7 +34,7 @@ async def open_links(url: str, direct_url: str | None) -> AsyncIterator[Links]:
     """Open the connections. Raises psycopg.OperationalError."""
     async with AsyncExitStack() as stack:
 
-        async def opened(purpose: str, at: str = url) -> Connection:
+        async def opened(purpose: str, at: str = url) -> SettledConnection:
             return await stack.enter_async_context(_Closing(await _connect(at, purpose)))
 
         yield Links(
@@ -48,27 +47,27 @@ async def open_links(url: str, direct_url: str | None) -> AsyncIterator[Links]:
 
 
 @asynccontextmanager
-async def open_link(url: str, purpose: str) -> AsyncIterator[Connection]:
+async def open_link(url: str, purpose: str, **settings: str) -> AsyncIterator[Connection]:
     """Open one more connection, for as long as it is needed. Raises psycopg.OperationalError."""
-    async with _Closing(await _connect(url, purpose)) as connection:
+    async with _Closing(await _connect(url, purpose, **settings)) as connection:
         yield connection
 
 
 class _Closing:
     """Closes without a farewell to a server that may be gone."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: SettledConnection) -> None:
         self._connection = connection
 
-    async def __aenter__(self) -> Connection:
+    async def __aenter__(self) -> SettledConnection:
         return self._connection
 
     async def __aexit__(self, *_: object) -> None:
         await self._connection.close()
 
 
-async def _connect(url: str, purpose: str) -> Connection:
-    connection = await psycopg.AsyncConnection.connect(
+async def _connect(url: str, purpose: str, **settings: str) -> SettledConnection:
+    connection = await SettledConnection.connect(
         url,
         autocommit=True,
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -80,11 +79,12 @@ async def _connect(url: str, purpose: str) -> Connection:
     # The tables grow from empty to millions between two ANALYZEs: never let a plan of the
     # engine's statements depend on what they last looked like.
     try:
-        await connection.execute(
-            "select set_config('role', 'outbox_dispatcher', false),"
-            " set_config('enable_seqscan', %s, false), set_config('jit', 'off', false),"
-            " set_config('plan_cache_mode', 'force_generic_plan', false)",
-            ("on" if purpose in ("beat", "side", "keep") else "off",),
+        await connection.settle(
+            role="outbox_dispatcher",
+            enable_seqscan="on" if purpose in ("beat", "side", "keep") else "off",
+            jit="off",
+            plan_cache_mode="force_generic_plan",
+            **settings,
         )
     except BaseException:  # cancelled as well: nobody else knows of it yet
         await connection.close()

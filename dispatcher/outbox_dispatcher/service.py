@@ -68,6 +68,7 @@ class Dispatcher:
         self._slots: dict[str, Slots] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._careful: EntryId | None = None
+        self._former: list[Epoch] = []
         self._stop = asyncio.Event()
         self._stopped_at = 0.0
         self._session: asyncio.TaskGroup | None = None
@@ -182,9 +183,10 @@ class Dispatcher:
         return True
 
     async def _begin(self, links: Links) -> None:
-        """Start an epoch, and carry over what still runs under the one before."""
+        """Start an epoch, and carry over what still runs under the ones before."""
         settings = self._settings
-        old = self.life.epoch
+        if self.life.epoch:
+            self._former.append(self.life.epoch)
         epoch = self.life.begin()
         await engine.register(
             links.bell,
@@ -196,10 +198,13 @@ class Dispatcher:
             lease_s=settings.lease_s,
             handlers=[f"channel:{name}" for name in self._channels]
             + [f"queue:{name}" for name in self._queues],
+            locks=not links.bell.pooled,
         )
         self.limits.begin()
-        if old:
-            await self._adopt(links, old, epoch)
+        # More than one where a session was lost again before it had adopted anything.
+        while self._former:
+            await self._adopt(links, self._former[0], epoch)
+            del self._former[0]
         await dispatch.register_handlers(
             links.side, channels=list(self._channels), queues=list(self._queues)
         )
@@ -439,6 +444,9 @@ class Dispatcher:
         self._session = self._links = None
 
     async def _listen(self, links: Links) -> None:
+        if links.bell.pooled:
+            log.warning("no bell behind a pooler: set OUTBOX_DIRECT_DATABASE_URL")
+            return
         await links.bell.execute("listen outbox_bell")
         async for notice in links.bell.notifies():
             if notice.payload == "control":

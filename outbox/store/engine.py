@@ -275,16 +275,20 @@ async def register(
     queues: list[str] | None,
     lease_s: float,
     handlers: Sequence[str] = (),
+    locks: bool = True,
 ) -> None:
-    """Take the session's advisory lock on the epoch and make the dispatcher's row.
+    """Make the dispatcher's row, and with `locks` take the session's advisory lock on the epoch.
 
-    `handlers`: what it can deliver, as `channel:NAME` and `queue:NAME`.
+    `handlers`: what it can deliver, as `channel:NAME` and `queue:NAME`. Behind a pooler the lock
+    would outlive us on a connection that others use.
     """
-    await connection.execute("select pg_advisory_lock(%s)", (epoch,))
+    if locks:
+        await connection.execute("select pg_advisory_lock(%s)", (epoch,))
     await connection.execute(
-        "insert into outbox.dispatcher (epoch, name, version, pid, queues, lease_s, handlers)"
-        " values (%s, %s, %s, %s, %s, %s, %s)",
-        (epoch, name, version, pid, queues, lease_s, list(handlers)),
+        "insert into outbox.dispatcher"
+        " (epoch, name, version, pid, queues, lease_s, handlers, locks)"
+        " values (%s, %s, %s, %s, %s, %s, %s, %s)",
+        (epoch, name, version, pid, queues, lease_s, list(handlers), locks),
     )
 
 

@@ -24,6 +24,7 @@ from psycopg.rows import TupleRow, class_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from outbox.errors import StoreUnavailable
+from outbox.store.pooler import prepare_only_where_it_lasts
 from outbox_sql import query
 
 Connection: TypeAlias = AsyncConnection[TupleRow]
@@ -100,6 +101,7 @@ class Database:
             max_size=self._size_max,
             open=False,
             timeout=self._acquire_s_max,
+            configure=prepare_only_where_it_lasts,
             max_waiting=10_000,
             reconnect_timeout=RECONNECT_S,
         )

@@ -2846,6 +2846,7 @@ CREATE TABLE outbox.dispatcher (
     heartbeat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     seen_version bigint DEFAULT 0 NOT NULL,
     lease_s double precision DEFAULT 60 NOT NULL,
+    locks boolean DEFAULT true NOT NULL,
     fenced boolean DEFAULT false NOT NULL,
     rescued_at timestamp with time zone
 );

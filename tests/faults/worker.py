@@ -1,6 +1,7 @@
 """A dispatcher process for fault tests: it delivers by writing a line into a file.
 
-    python -m tests.faults.worker URL DELIVERIES [--block FILE] [--lease-s S] [--shift-clock S]
+    python -m tests.faults.worker URL DELIVERIES [--direct-url URL] [--block FILE]
+        [--lease-s S] [--concurrency N] [--shift-clock S]
 
 `--block`: after the line is written, the delivery hangs until FILE exists, so that a test can
 strike between deliver and record. A payload `{"poison": true}` kills the process, `{"fails": n}`
@@ -63,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("deliveries", type=Path)
+    parser.add_argument("--direct-url")
     parser.add_argument("--block", type=Path)
     parser.add_argument("--lease-s", type=float, default=60.0)
     parser.add_argument("--concurrency", type=int, default=10)
@@ -74,8 +76,9 @@ def main() -> None:
         time.time_ns = lambda: real_ns() + int(arguments.shift_clock * 1e9)
     settings = DispatcherSettings(
         database_url=arguments.url,
+        direct_database_url=arguments.direct_url,
         lease_s=arguments.lease_s,
-        timeout_s=min(30.0, arguments.lease_s - 10),
+        timeout_s=min(30.0, arguments.lease_s / 2),
         concurrency={"work": arguments.concurrency},
     )
     handler = FileReceiver(arguments.deliveries, arguments.block)

@@ -1,5 +1,6 @@
 -- Say that this dispatcher lives, fence those that don't, and learn whether lanes have changed.
--- Dead: no heartbeat for a lease; or none for 2.5 s and no advisory lock (its connection is gone).
+-- Dead: no heartbeat for a lease; or none for 2.5 s and no advisory lock (its connection is gone),
+-- unless it never had one: behind a pooler there is none.
 -- Skip locked: two dispatchers that look at each other must not wait for each other.
 with beat as (
     update outbox.dispatcher
@@ -12,7 +13,7 @@ with beat as (
     from outbox.dispatcher as d
     where not d.fenced and d.rescued_at is null and d.epoch <> %(epoch)s
       and (d.heartbeat_at < clock_timestamp() - make_interval(secs => d.lease_s)
-           or d.heartbeat_at < clock_timestamp() - interval '2.5 s'
+           or d.locks and d.heartbeat_at < clock_timestamp() - interval '2.5 s'
               and not exists (
                   select from pg_locks as l
                   where l.locktype = 'advisory' and l.granted and l.objsubid = 1

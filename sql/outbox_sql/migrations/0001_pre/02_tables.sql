@@ -323,6 +323,7 @@ create table outbox.dispatcher (
     heartbeat_at      timestamptz not null default clock_timestamp(),
     seen_version      bigint      not null default 0,
     lease_s           double precision not null default 60,
+    locks             boolean     not null default true,
     fenced            boolean     not null default false,
     rescued_at        timestamptz
 );
