@@ -21,6 +21,7 @@ class Life:
         self.fenced = True
         self._beat_sent_at = float("-inf")
         self._db_now = datetime.fromtimestamp(0, UTC)
+        self._counted_from = self.began_at
 
     def begin(self) -> Epoch:
         """Start a new epoch: a random 63-bit number that was never used before."""
@@ -32,7 +33,7 @@ class Life:
 
     def beat(self, *, sent_at: float, db_now: datetime) -> None:
         """Note a heartbeat that was answered. `sent_at`: monotonic, from before it was sent."""
-        self._beat_sent_at = sent_at
+        self._beat_sent_at = self._counted_from = sent_at
         self._db_now = db_now
         self.fenced = False
 
@@ -45,5 +46,8 @@ class Life:
         return not self.fenced and monotonic() - self._beat_sent_at < SELF_FENCE_S
 
     def db_now(self) -> datetime:
-        """Return the database's time, at most a round trip ahead of it and never behind."""
-        return self._db_now + timedelta(seconds=monotonic() - self._beat_sent_at)
+        """Return the database's time, at most a round trip ahead of it and never behind.
+
+        It counts on while a session is lost and the next has not begun: attempts end then too.
+        """
+        return self._db_now + timedelta(seconds=monotonic() - self._counted_from)

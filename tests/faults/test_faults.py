@@ -6,10 +6,8 @@ import asyncio
 import json
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,59 +19,12 @@ import pytest
 from outbox.embedded import EmbeddedServer
 from outbox.message import Message
 from outbox.outcome import Delivered, Outcome
+from outbox.store import engine
 from outbox_dispatcher.service import Dispatcher
 from outbox_dispatcher.settings import DispatcherSettings
 from tests.engine.desk import QUEUE, Desk, Scripted, enqueue_on, in_s
 from tests.faults.proxy import Proxy, proxied
-from tests.postgres import Database
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def desk(database: Database) -> Iterator[Desk]:
-    desk = Desk(database)
-    yield desk
-    desk.close()
-
-
-class Workers:
-    """Dispatcher processes, and the file that their receiver writes."""
-
-    def __init__(self, desk: Desk, folder: Path) -> None:
-        self._desk = desk
-        self.deliveries = folder / "deliveries"
-        self.deliveries.touch()
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    def start(self, *options: object) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.worker", self._desk.database.url,
-             str(self.deliveries), *map(str, options)],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        self.processes.append(process)
-        return process
-
-    def delivered(self) -> list[tuple[UUID, int]]:
-        lines = self.deliveries.read_text().splitlines()
-        return [(UUID(line.split()[0]), int(line.split()[1])) for line in lines]
-
-    def stop(self) -> None:
-        for process in self.processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.kill()
-            process.wait()
-
-
-@pytest.fixture
-def workers(desk: Desk, tmp_path: Path) -> Iterator[Workers]:
-    workers = Workers(desk, tmp_path)
-    yield workers
-    workers.stop()
+from tests.faults.workers import ROOT, Workers
 
 
 def check_accounted_for(rows: Callable[[str], list[tuple[Any, ...]]], jobs: set[UUID]) -> None:
@@ -281,6 +232,82 @@ async def test_cut_connections_and_lost_replies_lose_nothing_and_store_nothing_t
     assert sent == 1500, "the counts are those of the history"
     twice = sum(1 for count in Counter(m.key for m in handler.seen).values() if count > 1)
     assert twice <= 9 * 10
+
+
+async def test_what_runs_survives_a_session_that_is_lost_before_it_could_adopt_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = desk.enqueue()
+    gate = asyncio.Event()
+    refusals = 0
+    register = engine.register
+
+    async def refusing(*given: Any, **named: Any) -> None:
+        nonlocal refusals
+        refusals += 1
+        if refusals in (2, 3):
+            raise psycopg.OperationalError("gone again")
+        await register(*given, **named)
+
+    async def deliver(message: Message) -> Outcome:
+        await gate.wait()
+        return Delivered()
+
+    monkeypatch.setattr(engine, "register", refusing)
+    handler = Scripted(deliver)
+    async with proxied(desk.database.url) as proxy:
+        dispatcher = Dispatcher(
+            DispatcherSettings(database_url=proxy.url, poll_s_max=0.2),
+            channels={},
+            queues={QUEUE: handler},
+        )
+        running = asyncio.create_task(dispatcher.run())
+        await handler.started.wait()
+        proxy.cut()
+        await desk.until(lambda: refusals == 4 and dispatcher.life.may_start())
+        gate.set()
+        await desk.until_status(job_id, "sent")
+        dispatcher.stop()
+        await running
+    assert desk.deliveries(job_id) == [("SENT", 1, None, False)]
+    assert desk.value("select count(*) from outbox.dispatcher") == 0
+
+
+async def test_an_attempt_that_ends_while_its_process_reconnects_is_recorded(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = desk.enqueue()
+    gate = asyncio.Event()
+    register = engine.register
+
+    async def deliver(message: Message) -> Outcome:
+        await gate.wait()
+        return Delivered()
+
+    handler = Scripted(deliver)
+
+    async def registering(*given: Any, **named: Any) -> None:
+        if handler.seen:
+            gate.set()
+            while handler.running:
+                await asyncio.sleep(0)
+        await register(*given, **named)
+
+    monkeypatch.setattr(engine, "register", registering)
+    async with proxied(desk.database.url) as proxy:
+        dispatcher = Dispatcher(
+            DispatcherSettings(database_url=proxy.url, poll_s_max=0.2),
+            channels={},
+            queues={QUEUE: handler},
+        )
+        running = asyncio.create_task(dispatcher.run())
+        await handler.started.wait()
+        proxy.cut()
+        await desk.until_status(job_id, "sent")
+        dispatcher.stop()
+        await running
+    assert handler.times_seen(job_id) == 1
+    assert desk.deliveries(job_id) == [("SENT", 1, None, False)]
 
 
 async def test_a_producer_whose_commit_s_reply_is_lost_may_hand_in_again(desk: Desk) -> None:
