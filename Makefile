@@ -4,6 +4,7 @@
 #   make demo     watch notifications arrive
 #   make test     the whole suite, against a real Postgres that it brings along
 #   make check    what CI runs: lint, types, import rules, tests
+#   make chaos    faults for an hour, by a new seed (CHAOS_S=60 SEED=7: so long, by that one)
 #   make bench    this machine's figures, in bench/results too (BENCH=drain: that one alone)
 #
 #   make test POSTGRES=all      Postgres 18 and 15 (see tests/postgres.py)
@@ -14,12 +15,14 @@ STAMP := .venv/.set-up
 POSTGRES ?= 18
 WORKERS ?= 2
 PYTEST_ARGS ?=
+CHAOS_S ?= 3600
+SEED ?=
 BENCH ?= drain enqueue fairness http latency mail webhook upkeep
 
 # What steers another Python must not steer this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test check lint bench schema constraints clean
+.PHONY: help setup demo test check lint chaos bench schema constraints clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -43,6 +46,9 @@ lint: $(STAMP)
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+chaos: $(STAMP)
+	@$(BIN)/python -m tests.faults.chaos --for $(CHAOS_S) $(if $(SEED),--seed $(SEED))
 
 bench: $(STAMP)
 	@set -e; mkdir -p bench/results; for what in $(BENCH); do \

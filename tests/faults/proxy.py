@@ -1,4 +1,4 @@
-"""A TCP proxy before Postgres that can cut connections, or swallow replies and then cut."""
+"""A TCP proxy before Postgres that cuts connections, delays them, or swallows replies."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self.muted = False
         self.swallowed_bytes = 0
+        self.delay_s = 0.0
+        self.refusing = False
 
     @property
     def url(self) -> str:
@@ -54,6 +56,10 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        if self.refusing:
+            writer.transport.abort()
+            self._tasks.discard(task)
+            return
         try:
             up_reader, up_writer = await asyncio.open_connection(
                 self._target.hostname, self._target.port
@@ -82,6 +88,8 @@ class Proxy:
                 if from_server and self.muted:
                     self.swallowed_bytes += len(data)
                     continue
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
                 writer.write(data)
                 await writer.drain()
 
