@@ -98,6 +98,7 @@ async def chaos(server: EmbeddedServer, folder: Path, seed: int, plan: list[Faul
                 for door in DOORS
             ]
             producing = [asyncio.create_task(producer.run(peace)) for producer in producers]
+            await _at_work(server.admin_url)
             nemesis = Nemesis(fleet, server, proxies, lease_s=LEASE_S)
             await nemesis.run(plan)
             peace.set()
@@ -109,6 +110,17 @@ async def chaos(server: EmbeddedServer, folder: Path, seed: int, plan: list[Faul
             await serving
     run = _seen(server.admin_url, producers, receiver.log, nemesis)
     return Verdict(run, violations(run))
+
+
+async def _at_work(admin_url: str) -> None:
+    """Return when every dispatcher has begun: a fault before that hits nothing."""
+    statement = "select count(*) from outbox.dispatcher"
+    async with (
+        asyncio.timeout(SETTLE_S),
+        await psycopg.AsyncConnection.connect(admin_url, autocommit=True) as connection,
+    ):
+        while await (await connection.execute(statement)).fetchone() != (DISPATCHERS,):
+            await asyncio.sleep(0.05)
 
 
 async def _settled(admin_url: str) -> None:
