@@ -83,6 +83,32 @@ _RULES = (
         "OUTBOX_MAIL_FROM is missing: mail by OUTBOX_SMTP_URL needs a sender.",
     ),
     _Rule(
+        ("EMAIL_PROVIDER", "EMAIL_URL"),
+        lambda c: c.email_provider == "http" and c.email_url is None,
+        "OUTBOX_EMAIL_PROVIDER=http needs OUTBOX_EMAIL_URL.",
+    ),
+    _Rule(
+        ("EMAIL_URL", "SMTP_URL", "EMAIL_PROVIDER"),
+        lambda c: None not in (c.email_url, c.smtp_url) and c.email_provider is None,
+        "OUTBOX_SMTP_URL and OUTBOX_EMAIL_URL are both set: OUTBOX_EMAIL_PROVIDER must say "
+        "which of them sends mail, smtp or http.",
+    ),
+    _Rule(
+        ("EMAIL_URL", "MAIL_FROM", "EMAIL_PROVIDER", "MODE"),
+        lambda c: c.sends_mail_by_http and c.mail_from is None,
+        "OUTBOX_MAIL_FROM is missing: mail by OUTBOX_EMAIL_URL needs a sender.",
+    ),
+    _Rule(
+        ("SMS_URL", "SMS_FROM"),
+        lambda c: (c.sms_url or "").startswith("twilio") and c.sms_from is None,
+        "OUTBOX_SMS_FROM is missing: Twilio needs a sender.",
+    ),
+    _Rule(
+        ("BROWSER_KEY", "BROWSER_SUBJECT"),
+        lambda c: c.browser_key is not None and c.browser_subject is None,
+        "OUTBOX_BROWSER_SUBJECT is missing: push services want to know whom to ask.",
+    ),
+    _Rule(
         ("PORT", "METRICS_PORT"),
         lambda c: c.metrics_port == c.port,
         "OUTBOX_METRICS_PORT and OUTBOX_PORT must not be the same.",
@@ -262,6 +288,8 @@ def _channels() -> dict[str, str]:
 
 
 def _suggestion(name: str, files: Mapping[str, str]) -> str:
+    if name.removesuffix("_FILE") in specs():
+        return f"; did you mean {PREFIX}{name.removesuffix('_FILE')}?"
     names = [*specs(), *files, *_channels()]
     close = difflib.get_close_matches(name[:SHOWN_CHARS_MAX], names, n=1)
     return f"; did you mean {PREFIX}{close[0]}?" if close else "."

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+import msgspec
+
 from outbox.channels.guard_allow import parse_allow
+from outbox.channels.provider_config import KINDS, URL_FORMS, parse_provider_url
 from outbox.channels.webhook_signature import SECRETS_MAX, SecretRefused, key_of
 from outbox.errors import ConfigError
 from outbox.sealing import KEYS_MAX
@@ -115,6 +118,29 @@ class Form(Generic[T]):
         return self.parse(text)
 
 
+class ProviderUrl:
+    """The URL of a channel's provider over HTTP."""
+
+    def __init__(self, channel: str) -> None:
+        self._kinds = KINDS[channel]
+
+    @property
+    def form(self) -> str:
+        """What is taken."""
+        forms = [f"`{URL_FORMS[kind]}`" for kind in self._kinds]
+        return f"{' or '.join(forms)}; `+http` after the kind for servers without TLS"
+
+    def __call__(self, text: str) -> str:
+        """Return the URL."""
+        if len(text) > TEXT_CHARS_MAX or not text.isprintable() or " " in text:
+            raise ValueError("must be a URL without a space")
+        try:
+            parse_provider_url(text, self._kinds)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return text
+
+
 def _switch(text: str) -> bool:
     if text.lower() in ("on", "true", "yes", "1"):
         return True
@@ -200,6 +226,34 @@ def _webhook_secret(text: str) -> str:
     return text
 
 
+def _region(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z]{2}", text):
+        raise ValueError("must be a region's two letters such as KZ")
+    return text.upper()
+
+
+def _service_account(text: str) -> str:
+    try:
+        names = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError:
+        names = {}
+    if not {"project_id", "client_email", "private_key"} <= set(names):
+        raise ValueError("must be a service account's key: JSON with project_id, client_email, …")
+    return text
+
+
+def _private_key(text: str) -> str:
+    if "BEGIN" not in text and not re.fullmatch(r"[A-Za-z0-9_=-]{40,2000}", text):
+        raise ValueError("must be a private key: PEM, or base64url")
+    return text
+
+
+def _contact(text: str) -> str:
+    if not re.fullmatch(r"mailto:[^\s@]+@[^\s@]+|https://[^\s]+", text):
+        raise ValueError("must be mailto:somebody@example.com or https://…")
+    return text
+
+
 def _backoff(text: str) -> tuple[float, ...]:
     pause_s = Number(0, BACKOFF_PAUSE_S_MAX)
     texts = [part.strip() for part in text.split(",")]
@@ -229,6 +283,11 @@ SMTP_URL: Parser[str] = Form(
     "`smtp://user:password@host:port` or `smtps://…`, with `?starttls=required` if need be",
     _smtp_url,
 )
+REGION: Parser[str] = Form("two letters", _region)
+BODY: Parser[str] = Form("a template", lambda text: text)
+SERVICE_ACCOUNT: Parser[str] = Form("a service account's key, JSON", _service_account)
+VAPID_KEY: Parser[str] = Form("a P-256 private key, PEM or base64url", _private_key)
+CONTACT: Parser[str] = Form("`mailto:…` or `https://…`", _contact)
 HOST: Parser[str] = Form("an IP address or a host name", _host)
 ALLOW: Parser[tuple[str, ...]] = Form("hosts and networks, separated by commas", _allow)
 WEBHOOK_SECRET: Parser[str] = Form("`whsec_` and base64; several with spaces", _webhook_secret)

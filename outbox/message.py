@@ -88,12 +88,22 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     timezone: str | None = None
 
 
+class Device(msgspec.Struct, frozen=True):
+    """Where push goes: an FCM token, or a Web Push endpoint with its keys (base64url)."""
+
+    address: str
+    p256dh: str | None = None
+    auth: str | None = None
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One attempt's message: all that a channel or a queue handler gets to know.
 
     `key` is the idempotency key towards the receiver: the job's id, the same over all retries.
     `data_json`, `payload_json` are raw JSON, so that no number passes through a float.
     `subject`, `text`, `html` are rendered; a channel without a template has `text=None`.
+    `devices`: the recipient's, for push, the one that was seen last first; `to` is None then,
+    unless the job itself names one of them.
     `endpoint` names the registered webhook endpoint whose URL `to` is; None is a job's own `to`.
     `sender` and `phone_region` are the tenant's own, where it has set them: the From of its mail,
     and the country of a number that is written without one.
@@ -125,3 +135,4 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     secrets: tuple[str, ...] = ()
     sender: str | None = None
     phone_region: str | None = None
+    devices: tuple[Device, ...] = ()

@@ -52,7 +52,24 @@ class ChainedJob(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
     job_json: str
 
 
-Effect: TypeAlias = InboxRow | SinkRow | ChainedJob
+class AddressMoved(msgspec.Struct, frozen=True, kw_only=True, tag="moved"):
+    """An effect: the recipient who had the address `old` on this channel has `new` instead."""
+
+    channel: str
+    old: str
+    new: str
+
+
+class AlsoTo(msgspec.Struct, frozen=True, kw_only=True, tag="also"):
+    """An effect: the same job once more, as a job of its own, for this address alone.
+
+    Its id is the UUIDv5 of the job's id and the address, as for a list of addresses.
+    """
+
+    address: str
+
+
+Effect: TypeAlias = InboxRow | SinkRow | ChainedJob | AddressMoved | AlsoTo
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,11 +83,15 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True):
-    """The provider took it. `effects` run in the recording transaction, if the lease holds."""
+    """The provider took it. `effects` run in the recording transaction, if the lease holds.
+
+    `gone`: addresses of the recipient's, among several, that do not exist any more.
+    """
 
     provider_message_id: str | None = None
     effects: tuple[Effect, ...] = ()
     sent: Sent | None = None
+    gone: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.provider_message_id is not None:
@@ -83,6 +104,7 @@ class _Failure(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     reason: str
     sent: Sent | None = None
+    gone: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "code", clean_text(self.code, CODE_CHARS_MAX))

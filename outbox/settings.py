@@ -19,7 +19,7 @@ from outbox.channels.registry import CONTRACT_CHANNELS
 from outbox.config_values import Choice, Number, Parser, Whole
 
 Mode: TypeAlias = Literal["live", "sandbox"]
-EmailProvider: TypeAlias = Literal["smtp", "log", "sink"]
+EmailProvider: TypeAlias = Literal["smtp", "http", "log", "sink"]
 WebhookProvider: TypeAlias = Literal["http", "log", "sink"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["json", "console"]
@@ -43,6 +43,20 @@ PROVIDERS: Mapping[str, Choice] = {
     if channel not in ("email", "webhook")
 }
 """What can be named as the provider of a channel that has no field of its own below."""
+API_SETTINGS = (
+    "EMAIL_URL",
+    "SMS_URL",
+    "SMS_FROM",
+    "SMS_REGION",
+    "SMS_BODY",
+    "TELEGRAM_URL",
+    "TELEGRAM_MARKDOWN",
+    "PUSH_KEY",
+    "PUSH_URL",
+    "BROWSER_KEY",
+    "BROWSER_SUBJECT",
+)
+"""What channels over HTTP APIs get to know."""
 SECTIONS: Mapping[str, str] = {
     "DATABASE_URL": "The database",
     "HOST": "The HTTP API",
@@ -141,8 +155,46 @@ class Config:
     email_provider: EmailProvider | None = _setting(
         None,
         cast("Parser[EmailProvider]", Choice(get_args(EmailProvider))),
-        "What sends mail: a server, the log, or nobody (`sink` keeps it). Unset: `smtp` where "
-        "OUTBOX_SMTP_URL is set.",
+        "What sends mail: a server, an HTTP API, the log, or nobody (`sink` keeps it). Unset: "
+        "`smtp` where OUTBOX_SMTP_URL is set, `http` where OUTBOX_EMAIL_URL is.",
+    )
+    email_url: str | None = _setting(
+        None, values.ProviderUrl("email"), "The HTTP API that sends mail.", url=True
+    )
+    sms_url: str | None = _setting(
+        None,
+        values.ProviderUrl("sms"),
+        "What sends SMS. Until it is set, they are held.",
+        url=True,
+    )
+    sms_from: str | None = _setting(
+        None, values.TEXT, "The sender of SMS: a number, a name, Twilio's messaging service."
+    )
+    sms_region: str | None = _setting(
+        None,
+        values.REGION,
+        "Whose national numbers are understood. Unset: nobody's, only +7… ones are.",
+    )
+    sms_body: str | None = _setting(
+        None, values.BODY, "What a `gateway` is sent (docs/channels.md). Unset: JSON."
+    )
+    telegram_url: str | None = _setting(
+        None, values.ProviderUrl("telegram"), "The bot, by its token's two halves.", url=True
+    )
+    telegram_markdown: bool = _setting(
+        False, values.SWITCH, "Whether templates' texts are MarkdownV2. HTML is always HTML."
+    )
+    push_key: str | None = _setting(
+        None, values.SERVICE_ACCOUNT, "The login of `push` at FCM.", secret=True
+    )
+    push_url: str = _setting(
+        "fcm://fcm.googleapis.com", values.ProviderUrl("push"), "Where FCM is.", url=True
+    )
+    browser_key: str | None = _setting(
+        None, values.VAPID_KEY, "Signs what goes to browsers (VAPID).", secret=True
+    )
+    browser_subject: str | None = _setting(
+        None, values.CONTACT, "Whom push services ask about what `browser` sends."
     )
     webhook_provider: WebhookProvider = _setting(
         "http",
@@ -156,7 +208,9 @@ class Config:
         secret=True,
     )
     webhook_allow: tuple[str, ...] = _setting(
-        (), values.ALLOW, "Hosts and networks that webhooks may reach though they aren't public."
+        (),
+        values.ALLOW,
+        "Hosts and networks that webhooks and Web Push may reach though they aren't public.",
     )
     timeout_s: float = _setting(
         30.0, Number(0.1, 3_600), "The longest delivery; at least 10 s below OUTBOX_LEASE_S."
@@ -256,6 +310,12 @@ class Config:
         )
 
     @property
+    def sends_mail_by_http(self) -> bool:
+        """Whether mail goes to a provider's API."""
+        chosen = self.email_provider or ("smtp" if self.smtp_url else "http")
+        return self.mode == "live" and self.email_url is not None and chosen == "http"
+
+    @property
     def timeout_s_max(self) -> int:
         """The longest `timeout_s` that a job may ask for."""
         return self.lease_s - RECORD_S_MIN
@@ -269,7 +329,7 @@ class Config:
         """Return what channels get to know: texts, by name without `OUTBOX_`."""
         shared = ("MODE", "SMTP_URL", "SMTP_POOL_SIZE", "MAIL_FROM", "EMAIL_PROVIDER", "TIMEOUT_S")
         webhooks = ("WEBHOOK_PROVIDER", "WEBHOOK_SECRET", "WEBHOOK_ALLOW")
-        found = {name: getattr(self, name.lower()) for name in (*shared, *webhooks)}
+        found = {name: getattr(self, name.lower()) for name in (*shared, *webhooks, *API_SETTINGS)}
         if found["EMAIL_PROVIDER"] is None and self.smtp_url is not None:
             found["EMAIL_PROVIDER"] = "smtp"
         texts = {name: values.text_of(value) for name, value in found.items() if value is not None}

@@ -18,6 +18,7 @@ from outbox_api.operations import operation_of
 from outbox_api.problems import problem_response
 from outbox_api.routes import (
     dead_letters,
+    devices,
     events,
     job_actions,
     job_views,
@@ -48,6 +49,7 @@ ROUTES = [
     *templates.ROUTES,
     *previews.ROUTES,
     *recipients.ROUTES,
+    *devices.ROUTES,
     *notifications.ROUTES,
     *events.ROUTES,
     *rules.ROUTES,

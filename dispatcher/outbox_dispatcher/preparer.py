@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from outbox.message import LaneId, Message
+from outbox.message import Device, LaneId, Message
 from outbox.outcome import Misconfigured, Outcome, Rejected, Retryable, Snoozed
 from outbox.quiet import passes, quiet_until
 from outbox.render import RenderFailure, RenderPool, RenderRequest, inline_source, join_context
@@ -23,6 +23,8 @@ NO_ADDRESS = {
     "email": "User has no email",
     "sms": "User has no phone",
     "telegram": "User has no telegram chat",
+    "push": "User has no device for push",
+    "browser": "User has no browser that takes messages",
 }
 
 
@@ -78,6 +80,7 @@ class Preparer:
                     to=person.address,
                     user_id=fact.user_id,
                     tenant=self._tenants.get(item.claimed.tenant_id),
+                    devices=_devices(person),
                 )
                 continue
             template: Template | None = None
@@ -153,6 +156,7 @@ class Preparer:
                 html=answer.html,
                 template_version=None if template is None else template.version,
                 locale=None if template is None else template.locale,
+                devices=_devices(person),
             )
 
 
@@ -169,7 +173,7 @@ def _wanted(claimed: Claimed, facts: Facts) -> Wanted:
 
 
 def _refusal(claimed: Claimed, person: Found) -> Outcome | None:
-    if person.address is None and claimed.channel != "webhook":
+    if person.address is None and person.devices_json is None and claimed.channel != "webhook":
         channel = claimed.channel or ""
         reason = NO_ADDRESS.get(channel, f"User has no address for {channel}")
         return Rejected(code="recipient.no_address", reason=reason)
@@ -181,6 +185,12 @@ def _refusal(claimed: Claimed, person: Found) -> Outcome | None:
             code="recipient.suppressed", reason="The recipient opted out of this category"
         )
     return None
+
+
+def _devices(person: Found) -> tuple[Device, ...]:
+    if person.devices_json is None:
+        return ()
+    return msgspec.json.decode(person.devices_json, type=tuple[Device, ...])
 
 
 def _missing_template(claimed: Claimed, facts: Facts) -> Outcome:
@@ -244,6 +254,7 @@ def _message(
     html: str | None = None,
     template_version: int | None = None,
     locale: str | None = None,
+    devices: tuple[Device, ...] = (),
 ) -> Message:
     key: UUID = claimed.job_id
     return Message(
@@ -271,4 +282,5 @@ def _message(
         traceparent=claimed.traceparent,
         sender=None if tenant is None else tenant.sender,
         phone_region=None if tenant is None else tenant.phone_region,
+        devices=devices,
     )

@@ -20,7 +20,7 @@ import uvloop
 from outbox.backoff import Backoff
 from outbox.channels.registry import load_handlers, load_queue_handlers
 from outbox.config import Config
-from outbox.settings import queue_name
+from outbox.settings import queue_name, specs
 from outbox_dispatcher.health import serve_health
 from outbox_dispatcher.service import Dispatcher
 from outbox_dispatcher.settings import DispatcherSettings
@@ -134,11 +134,16 @@ def dispatcher_settings(config: Config, database_url: str, orders: Orders) -> Di
 
 def _secrets(config: Config, database_url: str) -> tuple[str, ...]:
     """Return what must not get into any error text, longest first."""
-    found: set[str] = {config.admin_key} if config.admin_key else set()
-    found.update((config.secret_key or "").split())
-    found.update((config.webhook_secret or "").split())
-    for url in (database_url, config.direct_database_url, config.smtp_url):
-        password = urlsplit(url).password if url else None
+    urls = {database_url}
+    found: set[str] = set()
+    for name, spec in specs().items():
+        value = getattr(config, name.lower())
+        if value is not None and spec.secret:
+            found.update(value.split())
+        elif value is not None and spec.url:
+            urls.add(value)
+    for url in urls:
+        password = urlsplit(url).password
         if password:
             found.update((password, unquote(password)))
     found.update(config.plugins.values())

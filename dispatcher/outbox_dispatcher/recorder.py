@@ -23,7 +23,7 @@ import structlog
 from outbox.backoff import Backoff
 from outbox.lifecycle import Again, Attempt, Ended, Held, Transition, next_transition
 from outbox.message import EntryId, Epoch, LaneId
-from outbox.outcome import Delivered, Effect, Outcome, Rejected, Sent
+from outbox.outcome import Delivered, Effect, Outcome, Rejected, Sent, Snoozed
 from outbox.store import engine
 from outbox.store.engine import Connection, Histogram, Recorded, Suppression
 from outbox.telemetry import bucket_of, empty_histogram
@@ -367,18 +367,25 @@ def _was_stopped(outcome: Outcome) -> bool:
 
 
 def _effects(item: Item, outcome: Outcome) -> tuple[Effect | Suppression, ...]:
-    if isinstance(outcome, Delivered):
-        return outcome.effects
     message = item.message
-    if isinstance(outcome, Rejected) and outcome.suppress and message and message.to:
-        suppression = Suppression(
+    effects = outcome.effects if isinstance(outcome, Delivered) else ()
+    if message is None or isinstance(outcome, Snoozed):
+        return effects
+    gone = outcome.gone
+    if isinstance(outcome, Rejected) and outcome.suppress and message.to:
+        gone = (message.to, *gone)
+    if not gone:
+        return effects
+    suppressions = (
+        Suppression(
             channel=message.channel or message.queue,
-            address=message.to,
-            code=outcome.code,
-            reason=outcome.reason,
+            address=address,
+            code=getattr(outcome, "code", "device.gone"),
+            reason=getattr(outcome, "reason", ""),
         )
-        return (suppression,)
-    return ()
+        for address in gone
+    )
+    return (*effects, *suppressions)
 
 
 def _say_what_was_sent(recorded: Recorded, item: Item, sent: Sent | None) -> None:

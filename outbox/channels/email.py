@@ -1,4 +1,4 @@
-"""The channel `email`: MIME with text and HTML, through SMTP, or to `log` or `sink`.
+"""The channel `email`: MIME through SMTP, or by a provider's HTTP API, or to `log` or `sink`.
 
 `Message-ID` is made of the job's id, so it is the same over all retries, and mailboxes that
 drop duplicates do.
@@ -12,11 +12,16 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from outbox.channels.addresses import AddressRefused, Mailbox, parse_mailbox
+from outbox.channels.api_channel import Provider
+from outbox.channels.api_client import ApiClient, own_addresses
 from outbox.channels.captured import sent_by
 from outbox.channels.guard import guard_of
 from outbox.channels.headers import HeaderRefused, check_headers
 from outbox.channels.log import LogChannel
+from outbox.channels.make_provider import make_provider
 from outbox.channels.mime import (
     RESERVED,
     RESERVED_PREFIXES,
@@ -25,6 +30,7 @@ from outbox.channels.mime import (
     check_reply_to,
     parse_sender,
 )
+from outbox.channels.provider_config import KINDS, configured_provider
 from outbox.channels.providers import GUARDED, chosen_provider, own_deadline_s
 from outbox.channels.sink import SinkChannel
 from outbox.channels.smtp import Envelope, SmtpProvider, pool_size_of
@@ -35,24 +41,28 @@ from outbox.outcome import Misconfigured, Outcome, Rejected
 
 
 class EmailChannel:
-    """Providers: `smtp` (the default where `SMTP_URL` is set), `log`, `sink`.
+    """Providers: `smtp` (where `SMTP_URL` is set), `http` (where `EMAIL_URL` is), `log`, `sink`.
 
-    Settings: `SMTP_URL`, `SMTP_POOL_SIZE`, `MAIL_FROM` (`Name <address>` or `address`); a
-    tenant's own provider has `SMTP_USERNAME` and `SMTP_PASSWORD` beside a URL without them.
-    Raises ConfigError for one that is malformed; one that is missing holds the lane instead, so
-    that mail waits until an operator has set it.
+    Settings: `SMTP_URL`, `SMTP_POOL_SIZE`, `EMAIL_URL`, `MAIL_FROM` (`Name <address>` or
+    `address`); a tenant's own provider has its login beside a URL without one (`SMTP_USERNAME`,
+    `SMTP_PASSWORD`, `EMAIL_SECRET`). Raises ConfigError for one that is malformed; one that is
+    missing holds the lane instead, so that mail waits until an operator has set it.
     """
 
     def __init__(self, settings: Mapping[str, str]) -> None:
-        provider = chosen_provider(settings, "email", known={"smtp"})
+        provider = chosen_provider(settings, "email", known={"smtp", "http", *KINDS["email"]})
         self._capture: LogChannel | SinkChannel | None = None
         self._smtp: SmtpProvider | None = None
+        self._client: ApiClient | None = None
+        self._api: Provider | None = None
         self._sender: Sender | None = None
         self._is_tenants = GUARDED in settings
         if provider == "log":
             self._capture = LogChannel("email")
         elif provider == "sink":
             self._capture = SinkChannel("email")
+        elif provider not in (None, "smtp") or not settings.get("SMTP_URL"):
+            self._api = self._make_api(settings)
         elif settings.get("SMTP_URL"):
             self._smtp = SmtpProvider(
                 smtp_server(settings), pool_size=pool_size_of(settings), guard=guard_of(settings)
@@ -63,9 +73,18 @@ class EmailChannel:
             except AddressRefused as error:
                 raise ConfigError(f"OUTBOX_MAIL_FROM: {error}") from None
 
+    def _make_api(self, settings: Mapping[str, str]) -> Provider | None:
+        config = configured_provider(settings, "email")
+        if config is None or not config.options:
+            return None  # told when there is a mail to send
+        self._client = ApiClient(own_addresses(config, settings))
+        return make_provider(config, self._client)
+
     async def __aenter__(self) -> Self:
         if self._smtp is not None:
             await self._smtp.open()
+        if self._client is not None:
+            await self._client.__aenter__()
         return self
 
     async def __aexit__(
@@ -76,6 +95,8 @@ class EmailChannel:
     ) -> None:
         if self._smtp is not None:
             self._smtp.close()
+        if self._client is not None:
+            await self._client.__aexit__(kind, error, trace)
 
     async def deliver(self, message: Message, *, timeout_s: float) -> Outcome:
         """Send one mail; a fault of the message's own is told before any provider is asked."""
@@ -84,8 +105,12 @@ class EmailChannel:
             return checked
         if self._capture is not None:
             return await self._capture.deliver(message, timeout_s=timeout_s)
+        if self._api is not None:
+            told = None if self._is_tenants else message.sender
+            prepared = msgspec.structs.replace(message, to=checked.address, sender=told)
+            return await self._api.send(prepared, timeout_s=own_deadline_s(timeout_s))
         if self._smtp is None:
-            return _missing("OUTBOX_SMTP_URL or OUTBOX_EMAIL_PROVIDER")
+            return _missing("OUTBOX_SMTP_URL, OUTBOX_EMAIL_URL or OUTBOX_EMAIL_PROVIDER")
         sender = self._sender
         if message.sender is not None and not self._is_tenants:
             sender = _sender_of(message.sender)

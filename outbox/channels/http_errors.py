@@ -1,7 +1,8 @@
 """What an HTTP receiver's answer means, as a table (docs/delivery.md 2).
 
 Rows are tried from the top, the first that fits decides. Who is held by a configuration error
-depends on whose the address is: a registered endpoint, or the job's own `to`.
+depends on whose the address is: a registered endpoint, the job's own `to`, or a provider of ours
+(then the lane is held).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TABLE_VERSION = 1
 RETRY_AFTER_S_MAX = 86_400.0
 """The longest pause that a receiver may ask for: a day."""
 
-OwnAddress: TypeAlias = Literal["endpoint", "job"]
+OwnAddress: TypeAlias = Literal["endpoint", "job", "provider"]
 HttpTrouble: TypeAlias = Literal[
     "blocked", "nxdomain", "dns", "connect", "certificate", "tls", "timeout", "lost", "protocol"
 ]
@@ -173,7 +174,8 @@ def classify_http(
                 sent=sent,
             )
         case "P":
-            return Rejected(code=code, reason=reason, suppress=row.suppress, sent=sent)
+            suppress = row.suppress and own_address != "provider"
+            return Rejected(code=code, reason=reason, suppress=suppress, sent=sent)
         case "C":
             return _held(code, reason, own_address, scope_key, sent)
 
@@ -206,6 +208,8 @@ def classify_http_trouble(
 def _held(
     code: str, reason: str, own_address: OwnAddress, scope_key: str, sent: Sent | None
 ) -> Misconfigured:
+    if own_address == "provider":
+        return Misconfigured(code=code, reason=reason, scope="lane", sent=sent)
     return Misconfigured(
         code=code, reason=reason, scope=own_address, scope_key=scope_key, sent=sent
     )

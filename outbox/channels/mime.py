@@ -96,7 +96,7 @@ def build_mail(
     head = [
         f"From: {sender.header}",
         f"To: {recipient.address}",
-        f"Subject: {_unstructured('Subject', _one_line(subject))}",
+        f"Subject: {_unstructured('Subject', one_line(subject))}",
         f"Date: {format_datetime(date)}",
         f"Message-ID: <{message_id}>",
         "MIME-Version: 1.0",
@@ -146,7 +146,7 @@ def _base64_lines(raw: bytes) -> bytes:
     return b"\r\n".join([encoded[at : at + 76] for at in range(0, len(encoded), 76)])
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Return `text` with each run of line breaks and control characters as one space."""
     return _CONTROLS.sub(" ", text).strip()
 
@@ -206,7 +206,7 @@ def _word(raw: bytes | bytearray) -> str:
 
 
 def _named(header: str, name: str, mailbox: Mailbox) -> str:
-    name = _one_line(name)
+    name = one_line(name)
     if not name:
         return mailbox.address
     if not name.isascii() or "=?" in name:
@@ -219,6 +219,6 @@ def _named(header: str, name: str, mailbox: Mailbox) -> str:
 
 def _custom(name: str, value: str) -> str:
     if name.lower() != "reply-to":
-        return _unstructured(name, _one_line(value))
+        return _unstructured(name, one_line(value))
     shown, mailbox = parse_named_mailbox(value)
     return _named(name, shown, mailbox)

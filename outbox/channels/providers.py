@@ -38,12 +38,50 @@ class ProviderKind(msgspec.Struct, frozen=True, kw_only=True):
     required: tuple[str, ...] = ()
 
 
+_MAIL_API = ProviderKind(
+    config=("email_url", "mail_from"),
+    credentials=("email_secret",),
+    required=("email_url", "mail_from", "email_secret"),
+)
 PROVIDER_KINDS: Mapping[str, Mapping[str, ProviderKind]] = {
     "email": {
         "smtp": ProviderKind(
             config=("smtp_url", "mail_from", "smtp_pool_size"),
             credentials=("smtp_username", "smtp_password"),
             required=("smtp_url", "mail_from"),
+        ),
+        "postmark": _MAIL_API,
+        "sendgrid": _MAIL_API,
+    },
+    "sms": {
+        "twilio": ProviderKind(
+            config=("sms_url", "sms_from", "sms_region"),
+            credentials=("sms_username", "sms_secret"),
+            required=("sms_url", "sms_from", "sms_username", "sms_secret"),
+        ),
+        "gateway": ProviderKind(
+            config=("sms_url", "sms_from", "sms_region", "sms_body"),
+            credentials=("sms_username", "sms_secret"),
+            required=("sms_url",),
+        ),
+    },
+    "telegram": {
+        "telegram": ProviderKind(
+            config=("telegram_url", "telegram_markdown"),
+            credentials=("telegram_username", "telegram_secret"),
+            required=("telegram_url", "telegram_username", "telegram_secret"),
+        ),
+    },
+    "push": {
+        "fcm": ProviderKind(
+            config=("push_url",), credentials=("push_key",), required=("push_key",)
+        ),
+    },
+    "browser": {
+        "webpush": ProviderKind(
+            config=("browser_subject",),
+            credentials=("browser_key",),
+            required=("browser_subject", "browser_key"),
         ),
     },
 }

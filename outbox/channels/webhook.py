@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 from multidict import CIMultiDict
@@ -21,11 +21,7 @@ from outbox.channels.guard import Blocked, Guard, Lookup
 from outbox.channels.guard_allow import parse_allow
 from outbox.channels.headers import HeaderRefused, check_headers
 from outbox.channels.http_client import HttpAnswer, HttpClient
-from outbox.channels.http_errors import (
-    OwnAddress,
-    classify_http,
-    classify_http_trouble,
-)
+from outbox.channels.http_errors import classify_http, classify_http_trouble
 from outbox.channels.log import LogChannel
 from outbox.channels.providers import chosen_provider, own_deadline_s
 from outbox.channels.sink import SinkChannel
@@ -113,7 +109,7 @@ class WebhookChannel:
             content=body,
             template_version=message.template_version,
         )
-        own_address: OwnAddress = "job" if message.endpoint is None else "endpoint"
+        own_address: Literal["job", "endpoint"] = "job" if message.endpoint is None else "endpoint"
         scope_key = message.endpoint or str(message.key)
         try:
             headers = self._headers(message, body)

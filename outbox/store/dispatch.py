@@ -27,7 +27,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 class Found(msgspec.Struct, frozen=True):
     """What the directory says. `template_version`: the one that an earlier attempt used.
 
-    `quiet_from`, `quiet_to`: on the recipient's own clock.
+    `quiet_from`, `quiet_to`: on the recipient's own clock. `devices_json`: where push goes.
     """
 
     n: int
@@ -42,6 +42,7 @@ class Found(msgspec.Struct, frozen=True):
     template_version: int | None
     quiet_from: time | None
     quiet_to: time | None
+    devices_json: str | None
 
 
 class TemplateRow(msgspec.Struct, frozen=True):

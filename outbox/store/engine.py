@@ -15,7 +15,7 @@ import msgspec
 import psycopg
 
 from outbox.message import EntryId, Epoch, LaneId, LeaseNo
-from outbox.outcome import ChainedJob, Effect, InboxRow, SinkRow
+from outbox.outcome import AddressMoved, AlsoTo, ChainedJob, Effect, InboxRow, SinkRow
 from outbox_sql import query
 
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[object, ...]]
@@ -252,6 +252,12 @@ async def _run_effects(
     gone = [_effect_row(o, e) for o, e in stored if isinstance(e, Suppression)]
     if gone:
         await connection.execute(query("effect_suppress"), {"rows": _encode(gone).decode()})
+    moved = [_effect_row(o, e) for o, e in stored if isinstance(e, AddressMoved)]
+    if moved:
+        await connection.execute(query("effect_moved"), {"rows": _encode(moved).decode()})
+    also = [_effect_row(o, e) for o, e in stored if isinstance(e, AlsoTo)]
+    if also:
+        await connection.execute(query("effect_also"), {"rows": _encode(also).decode()})
     for outcome, effect in stored:
         if isinstance(effect, ChainedJob):
             await connection.execute(
@@ -260,7 +266,9 @@ async def _run_effects(
             )
 
 
-def _effect_row(outcome: Recorded, effect: InboxRow | SinkRow | Suppression) -> dict[str, object]:
+def _effect_row(
+    outcome: Recorded, effect: InboxRow | SinkRow | AddressMoved | AlsoTo | Suppression
+) -> dict[str, object]:
     fields: dict[str, object] = msgspec.structs.asdict(effect)
     return fields | {"id": outcome.id, "series": outcome.series, "tenant_id": outcome.tenant_id}
 

@@ -839,8 +839,11 @@ begin
     if not outbox.acts_for(for_tenant) then
         raise exception using errcode = 'OBX03', detail = '[]', message = 'another tenant''s recipient';
     end if;
-    select array_remove(array[lower(r.email), r.phone, r.telegram_chat_id], null) into known_addresses
-    from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
+    known_addresses := array_remove(array[]::text[]
+        || (select array[lower(r.email), lower(r.phone), lower(r.telegram_chat_id)]
+            from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user)
+        || array(select lower(d.address) from outbox.device as d
+                 where d.tenant_id = for_tenant and d.user_id = for_user), null);
     ids := array(
         select j.id from outbox.job as j where j.tenant_id = for_tenant and j.user_id in (for_user, alias)
         union
@@ -889,6 +892,7 @@ begin
     where l.tenant_id = for_tenant
       and exists (select from unnest(known_addresses) as a where position(a in lower(l.hold_reason)) > 0);
     update outbox.event as e set user_id = alias, data = '{}' where e.tenant_id = for_tenant and e.user_id = for_user;
+    delete from outbox.device as d where d.tenant_id = for_tenant and d.user_id = for_user;
     delete from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, 'erase', for_tenant, jsonb_build_object('pseudonym', alias, 'jobs', cardinality(ids)));
@@ -3712,6 +3716,10 @@ CREATE UNIQUE INDEX delivery_lease ON ONLY outbox.delivery USING btree (id, leas
 
 CREATE INDEX delivery_recipient ON ONLY outbox.delivery USING btree (recipient_hash, id) WHERE (recipient_hash IS NOT NULL);
 
+CREATE UNIQUE INDEX device_address ON outbox.device USING btree (tenant_id, channel, address);
+
+CREATE INDEX device_user ON outbox.device USING btree (tenant_id, user_id, channel, seen_at);
+
 CREATE INDEX entry_claim ON outbox.entry USING btree (lane_id, priority, available_at, id);
 
 CREATE INDEX entry_expiry ON outbox.entry USING btree (expires_at) WHERE (expires_at IS NOT NULL);
@@ -3780,6 +3788,8 @@ ALTER TABLE outbox.dedup_alias ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.delivery ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE outbox.device ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE outbox.entry ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.event ENABLE ROW LEVEL SECURITY;
@@ -3793,6 +3803,8 @@ CREATE POLICY everything ON outbox.dedup TO outbox_owner, outbox_dispatcher USIN
 CREATE POLICY everything ON outbox.dedup_alias TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.delivery TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.device TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.entry TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
@@ -3857,6 +3869,8 @@ CREATE POLICY own_tenant ON outbox.dedup TO outbox_api USING (outbox.sees(tenant
 CREATE POLICY own_tenant ON outbox.dedup_alias TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.delivery TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.device TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.entry TO outbox_api USING ((EXISTS ( SELECT
    FROM outbox.lane l

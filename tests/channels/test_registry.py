@@ -3,17 +3,22 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
+from outbox.channels.browser import BrowserChannel
 from outbox.channels.email import EmailChannel
 from outbox.channels.inbox import InboxChannel
 from outbox.channels.log import LogChannel
+from outbox.channels.push import PushChannel
 from outbox.channels.registry import CONTRACT_CHANNELS, load_handlers, load_queue_handlers
 from outbox.channels.sink import SinkChannel
+from outbox.channels.sms import SmsChannel
+from outbox.channels.telegram import TelegramChannel
 from outbox.channels.webhook import WebhookChannel
 from outbox.errors import ConfigError
+from outbox.message import Device
 from outbox.outcome import Delivered, SinkRow
 from tests.channels.messages import email
 
@@ -54,6 +59,19 @@ nothing = None
 """
 
 
+BROWSER = Device("https://push.example.com/1", p256dh="x", auth="y")
+WHERE: dict[str, dict[str, Any]] = {
+    "email": {"to": "nurzhan@example.com"},
+    "push": {"to": "token"},
+    "ws": {"to": "user-1"},
+    "sms": {"to": "+77011234567"},
+    "telegram": {"to": "42"},
+    "inbox": {"to": "user-1"},
+    "browser": {"to": None, "devices": (BROWSER,)},
+    "webhook": {"to": "https://example.com/"},
+}
+
+
 class Install(Protocol):
     def __call__(
         self, group: str, entries: dict[str, str], *, package: str = "fax", code: str = GOOD
@@ -86,20 +104,23 @@ def test_our_own_channels_are_found_like_anybodys() -> None:
     assert isinstance(handlers["email"], EmailChannel)
     assert isinstance(handlers["webhook"], WebhookChannel)
     assert isinstance(handlers["inbox"], InboxChannel)
-    assert "sms" not in handlers
+    assert isinstance(handlers["sms"], SmsChannel)
+    assert isinstance(handlers["push"], PushChannel)
+    assert isinstance(handlers["browser"], BrowserChannel)
+    assert isinstance(handlers["telegram"], TelegramChannel)
+    assert "ws" not in handlers
 
 
 def test_every_channel_has_a_handler_in_the_sandbox() -> None:
-    handlers = load_handlers({"MODE": "sandbox", "SMS_PROVIDER": "twilio"})
+    handlers = load_handlers({"MODE": "sandbox", "WS_PROVIDER": "socket"})
     assert set(CONTRACT_CHANNELS) <= set(handlers)
-    assert isinstance(handlers["sms"], SinkChannel)
+    assert isinstance(handlers["ws"], SinkChannel)
 
 
 @pytest.mark.parametrize("channel", CONTRACT_CHANNELS)
 async def test_every_channel_keeps_its_messages_in_the_sandbox(channel: str) -> None:
     async with load_handlers({"MODE": "sandbox"})[channel] as handler:
-        to = "https://example.com/" if channel == "webhook" else "nurzhan@example.com"
-        outcome = await handler.deliver(email(channel=channel, to=to), timeout_s=5)
+        outcome = await handler.deliver(email(channel=channel, **WHERE[channel]), timeout_s=5)
     assert isinstance(outcome, Delivered)
     (row,) = outcome.effects
     assert isinstance(row, SinkRow)
@@ -109,14 +130,13 @@ async def test_every_channel_keeps_its_messages_in_the_sandbox(channel: str) -> 
 
 
 def test_log_and_sink_exist_for_channels_that_are_not_built() -> None:
-    handlers = load_handlers({"SMS_PROVIDER": "log", "TELEGRAM_PROVIDER": "sink"})
-    assert isinstance(handlers["sms"], LogChannel)
-    assert isinstance(handlers["telegram"], SinkChannel)
+    assert isinstance(load_handlers({"WS_PROVIDER": "log"})["ws"], LogChannel)
+    assert isinstance(load_handlers({"WS_PROVIDER": "sink"})["ws"], SinkChannel)
 
 
 def test_a_provider_that_no_channel_has_is_refused() -> None:
-    with pytest.raises(ConfigError, match="OUTBOX_SMS_PROVIDER is 'twilio'"):
-        load_handlers({"SMS_PROVIDER": "twilio"})
+    with pytest.raises(ConfigError, match="OUTBOX_SMS_PROVIDER is 'fax'"):
+        load_handlers({"SMS_PROVIDER": "fax"})
 
 
 def test_a_plugins_channel_is_loaded_with_the_settings(install: Install) -> None:

@@ -74,7 +74,7 @@ def test_a_text_becomes_a_value_of_the_settings_type(name: str, text: str, value
         ("HEARTBEAT_S", "2", "must be a number from 0.1 to 1.5, not '2'."),
         ("AUTH", "maybe", "must be on or off, not 'maybe'."),
         ("MODE", "test", "must be live or sandbox, not 'test'."),
-        ("EMAIL_PROVIDER", "http", "must be smtp, log or sink, not 'http'."),
+        ("EMAIL_PROVIDER", "fax", "must be smtp, http, log or sink, not 'fax'."),
         ("SMS_PROVIDER", "twilio", "must be log or sink, not 'twilio'."),
         ("HOST", "not a host", "must be an IP address or a host name, not 'not a host'."),
         ("HOST", "1.2.3.4.5", "must be an IP address or a host name, not '1.2.3.4.5'."),
@@ -101,6 +101,12 @@ def test_a_text_that_does_not_fit_is_refused_by_name(name: str, text: str, says:
         ("DATABASE_URL", "host=db password=hunter2", "must be a URL: postgresql://"),
         ("DATABASE_URL", "postgresql://ann:hunter2@db:port/x", "must be a URL: postgresql://"),
         ("SMTP_URL", "ann:hunter2@mail:25", "must be smtp://user:password@host:port"),
+        ("SMS_URL", "twilio://hunter2@api", "must be twilio://SID:TOKEN@api.twilio.com"),
+        ("EMAIL_URL", "postmark://hunter2@api", "must be postmark://:TOKEN@"),
+        ("TELEGRAM_URL", "telegram://1:hunter2@api?x", "has a query or a fragment"),
+        ("PUSH_URL", "fcm://hunter2@fcm.googleapis.com", "has a login"),
+        ("PUSH_KEY", '{"private_key": "hunter2"}', "must be a service account's key"),
+        ("BROWSER_KEY", "hunter2", "must be a private key"),
     ],
 )
 def test_a_secret_that_does_not_fit_is_refused_without_repeating_it(
@@ -121,6 +127,14 @@ def test_a_secret_that_does_not_fit_is_refused_without_repeating_it(
         ({"DIRECT_DATABASE_URL": "postgresql://db/x"}, "OUTBOX_DIRECT_DATABASE_URL needs"),
         ({"EMAIL_PROVIDER": "smtp"}, "OUTBOX_EMAIL_PROVIDER=smtp needs OUTBOX_SMTP_URL."),
         ({"SMTP_URL": "smtp://mail:25"}, "OUTBOX_MAIL_FROM is missing"),
+        ({"EMAIL_PROVIDER": "http"}, "OUTBOX_EMAIL_PROVIDER=http needs OUTBOX_EMAIL_URL."),
+        ({"EMAIL_URL": "postmark://:t@api"}, "OUTBOX_MAIL_FROM is missing"),
+        (
+            {"EMAIL_URL": "postmark://:t@api", "SMTP_URL": "smtp://m", "MAIL_FROM": "a@b.kz"},
+            "OUTBOX_SMTP_URL and OUTBOX_EMAIL_URL are both set",
+        ),
+        ({"SMS_URL": "twilio://a:b@api"}, "OUTBOX_SMS_FROM is missing"),
+        ({"BROWSER_KEY": "k" * 43}, "OUTBOX_BROWSER_SUBJECT is missing"),
         ({"PORT": "9000", "METRICS_PORT": "9000"}, "OUTBOX_METRICS_PORT and OUTBOX_PORT"),
         ({"BATCH_BYTES_MAX": "2000"}, "OUTBOX_BATCH_BYTES_MAX must not be below"),
         ({"HOLD_MAX_S": "60", "HOLD_PROBE_S": "61"}, "OUTBOX_HOLD_PROBE_S must not be above"),
@@ -326,6 +340,8 @@ def test_handlers_get_texts_without_the_prefix_and_only_what_is_theirs() -> None
         "WEBHOOK_PROVIDER": "http",
         "WEBHOOK_ALLOW": "localhost,10.0.0.0/8",
         "SMS_PROVIDER": "log",
+        "PUSH_URL": "fcm://fcm.googleapis.com",
+        "TELEGRAM_MARKDOWN": "off",
         "PLUGIN_FAX_URL": "https://fax.example/?a=b",
     }
 

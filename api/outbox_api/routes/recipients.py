@@ -124,7 +124,7 @@ _MESSAGE = {
 _PATH = {"user_id": samples.USER_ID}
 
 
-def _user(user_id: str) -> str:
+def user_in(user_id: str) -> str:
     """Return the path's user. Raises Problem 422."""
     if not 1 <= len(user_id) <= 128:
         raise invalid([Fault("/path/user_id", "must have 1 to 128 characters")])
@@ -148,7 +148,7 @@ def _user(user_id: str) -> str:
 )
 async def put_recipient(request: ApiRequest, user_id: FromPath[str]) -> ASGIResponse:
     """Put a recipient into the directory, in place of what it knew."""
-    user = _user(user_id)
+    user = user_in(user_id)
     tenant = one_tenant(request.auth, read_query(request, TenantQuery).tenant_id)
     parts = _parts(await read_struct(request, RecipientBody))
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
@@ -215,7 +215,7 @@ def _is_zone(name: str) -> bool:
 )
 async def show_recipient(request: ApiRequest, user_id: FromPath[str]) -> ASGIResponse:
     """Show what the directory knows of a user."""
-    user = _user(user_id)
+    user = user_in(user_id)
     tenant = one_tenant(request.auth, read_query(request, TenantQuery).tenant_id)
     async with runtime_of(request).database.transaction(
         request.auth.sees, read_only=True
@@ -233,13 +233,15 @@ async def show_recipient(request: ApiRequest, user_id: FromPath[str]) -> ASGIRes
     tag="recipients",
     needs="jobs:write",
     query=TenantQuery,
-    answers={204: Answer(None, "Out of the directory. What was sent is still on record.")},
+    answers={
+        204: Answer(None, "Out of the directory, devices too. What was sent is still on record.")
+    },
     problems=(404, 422),
     path_examples=_PATH,
 )
 async def delete_recipient(request: ApiRequest, user_id: FromPath[str]) -> ASGIResponse:
     """Take a recipient out of the directory. Erasure is DELETE …/data."""
-    user = _user(user_id)
+    user = user_in(user_id)
     tenant = one_tenant(request.auth, read_query(request, TenantQuery).tenant_id)
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
         if not await recipients.delete_recipient(connection, tenant, user):
@@ -266,7 +268,7 @@ async def delete_recipient(request: ApiRequest, user_id: FromPath[str]) -> ASGIR
 )
 async def erase_recipient(request: ApiRequest, user_id: FromPath[str]) -> ASGIResponse:
     """Withdraw the person's live jobs, and erase all personal data. Doing it again is harmless."""
-    user = _user(user_id)
+    user = user_in(user_id)
     tenant = one_tenant(request.auth, read_query(request, TenantQuery).tenant_id)
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
         erased = await recipients.erase_recipient(
@@ -294,7 +296,7 @@ async def erase_recipient(request: ApiRequest, user_id: FromPath[str]) -> ASGIRe
 )
 async def list_inbox(request: ApiRequest, user_id: FromPath[str]) -> ASGIResponse:
     """List messages that the channel `inbox` delivered."""
-    user = _user(user_id)
+    user = user_in(user_id)
     query = read_query(request, InboxQuery)
     before = cursor_number(query.cursor)
     async with runtime_of(request).database.transaction(
@@ -329,7 +331,7 @@ async def read_message(
     request: ApiRequest, user_id: FromPath[str], message_id: FromPath[int]
 ) -> ASGIResponse:
     """Note when a message was read; the first time counts."""
-    user = _user(user_id)
+    user = user_in(user_id)
     tenant = one_tenant(request.auth, read_query(request, TenantQuery).tenant_id)
     if not 0 <= message_id <= MESSAGE_ID_MAX:
         raise not_found("message")

@@ -6,7 +6,15 @@ select a.n, r.user_id is not null as known, coalesce(a.address, d.address) as ad
                           'timezone', r.timezone, 'attributes', coalesce(r.attributes, '{}'))::text as user_json,
        coalesce(a.category = any(r.opt_outs), false) as opted_out,
        s.code as suppressed,
-       v.template_version, (r.quiet_hours ->> 'from')::time as quiet_from, (r.quiet_hours ->> 'to')::time as quiet_to
+       v.template_version, (r.quiet_hours ->> 'from')::time as quiet_from, (r.quiet_hours ->> 'to')::time as quiet_to,
+       -- Push goes to all of a user's devices, or to the one that the job names.
+       case when a.channel in ('push', 'browser') then
+           (select json_agg(json_build_object('address', x.address, 'p256dh', x.p256dh, 'auth', x.auth)
+                            order by x.seen_at desc)
+            from outbox.device as x
+            where x.tenant_id = a.tenant_id and x.channel = a.channel
+              and case when a.address is null then x.user_id = a.user_id else x.address = a.address end)::text
+       end as devices_json
 from unnest(%(ns)s::int[], %(ids)s::bigint[], %(tenants)s::text[], %(users)s::text[], %(channels)s::text[],
             %(addresses)s::text[], %(categories)s::text[], %(again)s::boolean[])
      as a(n, id, tenant_id, user_id, channel, address, category, again)

@@ -420,6 +420,23 @@ create table outbox.recipient (
     primary key (tenant_id, user_id)
 );
 
+-- Where a recipient is reached by push: an FCM token, or a Web Push subscription with its keys. One
+-- belongs to whoever registered it last.
+create table outbox.device (
+    device_id         uuid        primary key default gen_random_uuid(),
+    tenant_id         text        not null,
+    user_id           text        not null check (char_length(user_id) between 1 and 128),
+    channel           text        not null check (channel in ('push', 'browser')),
+    address           text        not null check (octet_length(address) between 1 and 2048),
+    p256dh            text,
+    auth              text,
+    created_at        timestamptz not null default clock_timestamp(),
+    seen_at           timestamptz not null default clock_timestamp(),
+    check ((channel = 'browser') = (p256dh is not null and auth is not null))
+);
+create unique index device_address on outbox.device (tenant_id, channel, address);
+create index device_user on outbox.device (tenant_id, user_id, channel, seen_at);
+
 create table outbox.suppression (
     tenant_id         text        not null,
     channel           text        not null,

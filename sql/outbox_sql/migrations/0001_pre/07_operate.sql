@@ -204,8 +204,11 @@ begin
     if not outbox.acts_for(for_tenant) then
         raise exception using errcode = 'OBX03', detail = '[]', message = 'another tenant''s recipient';
     end if;
-    select array_remove(array[lower(r.email), r.phone, r.telegram_chat_id], null) into known_addresses
-    from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
+    known_addresses := array_remove(array[]::text[]
+        || (select array[lower(r.email), lower(r.phone), lower(r.telegram_chat_id)]
+            from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user)
+        || array(select lower(d.address) from outbox.device as d
+                 where d.tenant_id = for_tenant and d.user_id = for_user), null);
     ids := array(
         select j.id from outbox.job as j where j.tenant_id = for_tenant and j.user_id in (for_user, alias)
         union
@@ -254,6 +257,7 @@ begin
     where l.tenant_id = for_tenant
       and exists (select from unnest(known_addresses) as a where position(a in lower(l.hold_reason)) > 0);
     update outbox.event as e set user_id = alias, data = '{}' where e.tenant_id = for_tenant and e.user_id = for_user;
+    delete from outbox.device as d where d.tenant_id = for_tenant and d.user_id = for_user;
     delete from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, 'erase', for_tenant, jsonb_build_object('pseudonym', alias, 'jobs', cardinality(ids)));

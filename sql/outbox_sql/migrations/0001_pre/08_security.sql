@@ -10,8 +10,8 @@ declare
     name text;
 begin
     foreach name in array array['job_key', 'job', 'delivery', 'dead_letter', 'lane', 'receipt', 'operator_action',
-        'template', 'recipient', 'suppression', 'inbox_message', 'sink_message', 'event', 'rule', 'api_key', 'tenant',
-        'provider', 'ordering', 'dedup', 'dedup_alias']
+        'template', 'recipient', 'device', 'suppression', 'inbox_message', 'sink_message', 'event', 'rule', 'api_key',
+        'tenant', 'provider', 'ordering', 'dedup', 'dedup_alias']
     loop
         execute format('alter table outbox.%I enable row level security', name);
         execute format('alter table outbox.%I force row level security', name);
@@ -104,8 +104,9 @@ grant select on outbox.job_key, outbox.job, outbox.entry, outbox.delivery, outbo
     outbox.dispatcher, outbox.handler, outbox.setting, outbox.queue_pause, outbox.control, outbox.ordering,
     outbox.ordering_gap,
     outbox.api_notification, outbox.api_notification_delivery, outbox.api_notification_history to outbox_api;
-grant select, insert, update, delete on outbox.template, outbox.recipient, outbox.suppression, outbox.inbox_message,
-    outbox.sink_message, outbox.event, outbox.rule, outbox.api_key, outbox.tenant, outbox.provider to outbox_api;
+grant select, insert, update, delete on outbox.template, outbox.recipient, outbox.device, outbox.suppression,
+    outbox.inbox_message, outbox.sink_message, outbox.event, outbox.rule, outbox.api_key, outbox.tenant,
+    outbox.provider to outbox_api;
 grant insert on outbox.operator_action to outbox_api;
 alter view outbox.queue_now set (security_invoker = true);
 grant select on outbox.queue_now to outbox_api;
