@@ -43,6 +43,8 @@ class MailSink(asyncio.Protocol):
 class HookSink(asyncio.Protocol):
     """An HTTP server that answers 200 to every request with a Content-Length."""
 
+    reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport, self.pending = cast(asyncio.Transport, transport), b""
 
@@ -54,7 +56,7 @@ class HookSink(asyncio.Protocol):
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
         if len(body) >= length:
             self.pending = body[length:]
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            self.transport.write(self.reply)
 
 
 def serve(line: Line) -> None:

@@ -1757,7 +1757,10 @@ begin
     if jsonb_typeof(job -> 'tenant_id') = 'string' then
         p.tenant_id := job ->> 'tenant_id';
     end if;
-    if job ->> 'channel' in ('email', 'push', 'ws', 'sms', 'telegram', 'inbox', 'browser', 'webhook') then
+    if job ->> 'channel' in ('email', 'push', 'ws', 'sms', 'telegram', 'inbox', 'browser', 'webhook')
+        -- Or somebody's own, where a package that has it was ever started.
+        or exists (select from outbox.handler as h where h.kind = 'channel' and h.name = job ->> 'channel')
+    then
         p.channel := job ->> 'channel';
     end if;
     p.queue := coalesce(job ->> 'queue', p.channel);

@@ -227,6 +227,8 @@ def fill_for_both(desk: Desk) -> None:
             "insert into outbox.tenant (tenant_id) values (%(t)s) on conflict do nothing",
             "insert into outbox.provider (tenant_id, channel, kind, name, credentials, key_id)"
             " values (%(t)s, 'email', 'smtp', 'main', 'sealed', 'k')",
+            "insert into outbox.device (tenant_id, user_id, channel, address)"
+            " values (%(t)s, 'user-1', 'push', 'token')",
             "insert into outbox.recipient (tenant_id, user_id, email)"
             " values (%(t)s, 'user-1', 'ann@example.com')",
             "insert into outbox.suppression (tenant_id, channel, address, code)"
