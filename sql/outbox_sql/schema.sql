@@ -2842,6 +2842,24 @@ CREATE TABLE outbox.destination (
     CONSTRAINT destination_rate_per_s_check CHECK (((rate_per_s >= (0.001)::double precision) AND (rate_per_s <= (1000000)::double precision)))
 );
 
+CREATE TABLE outbox.device (
+    device_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    tenant_id text NOT NULL,
+    user_id text NOT NULL,
+    channel text NOT NULL,
+    address text NOT NULL,
+    p256dh text,
+    auth text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT device_address_check CHECK (((octet_length(address) >= 1) AND (octet_length(address) <= 2048))),
+    CONSTRAINT device_channel_check CHECK ((channel = ANY (ARRAY['push'::text, 'browser'::text]))),
+    CONSTRAINT device_check CHECK (((channel = 'browser'::text) = ((p256dh IS NOT NULL) AND (auth IS NOT NULL)))),
+    CONSTRAINT device_user_id_check CHECK (((char_length(user_id) >= 1) AND (char_length(user_id) <= 128)))
+);
+
+ALTER TABLE ONLY outbox.device FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE outbox.dispatcher (
     epoch bigint NOT NULL,
     name text NOT NULL,
@@ -3596,6 +3614,9 @@ ALTER TABLE ONLY outbox.dedup
 ALTER TABLE ONLY outbox.destination
     ADD CONSTRAINT destination_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY outbox.device
+    ADD CONSTRAINT device_pkey PRIMARY KEY (device_id);
+
 ALTER TABLE ONLY outbox.dispatcher
     ADD CONSTRAINT dispatcher_pkey PRIMARY KEY (epoch);
 
@@ -4348,6 +4369,9 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.dedup TO outbox_dispatcher;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.dedup_alias TO outbox_dispatcher;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.destination TO outbox_dispatcher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.device TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.device TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.dispatcher TO outbox_dispatcher;
 GRANT SELECT ON TABLE outbox.dispatcher TO outbox_api;
