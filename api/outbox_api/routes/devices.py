@@ -28,7 +28,7 @@ from outbox_api.tenancy import TenantQuery, one_tenant
 PATH = "/recipients/{user_id:str}"
 ADDRESS_CHARS_MAX = 2_048
 
-_ENDPOINT = re.compile(r"https?://[^\s/?#@]+[^\s#]*", re.ASCII)
+_ENDPOINT = re.compile(r"https?://[^\s/?#@]+(?:[/?][^\s#]*)?", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_:.-]+")
 
 
