@@ -17,7 +17,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 CHAOS_S ?= 3600
 SEED ?=
-BENCH ?= drain enqueue fairness http latency mail webhook upkeep
+BENCH ?= drain enqueue fairness http latency mail webhook ordering upkeep
 
 # What steers another Python must not steer this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV

@@ -13,13 +13,14 @@ import uvloop
 
 from outbox.logging_setup import configure_logging
 from outbox.message import Message
-from outbox.outcome import Delivered, Outcome
+from outbox.outcome import Delivered, Outcome, Retryable
 from outbox_bench.child import Line
 from outbox_bench.orders import DispatchNoop, Ready, Stamp
 from outbox_dispatcher.service import Dispatcher
 from outbox_dispatcher.settings import DispatcherSettings
 
 QUEUE = "noop"
+FAILS = b'"fails": true}'
 
 
 class Noop:
@@ -51,6 +52,22 @@ class Noop:
         return Delivered()
 
 
+class Failing(Noop):
+    """Fails for the time being where the payload says so."""
+
+    async def deliver(self, message: Message, *, timeout_s: float) -> Outcome:
+        """Look at the payload's last member."""
+        if message.payload_json is not None and message.payload_json.endswith(FAILS):
+            return Retryable(code="told", reason="the payload says so", retry_after_s=0.5)
+        return Delivered()
+
+
+def _handler(order: DispatchNoop, stamp: Callable[[Message], None]) -> Noop:
+    if order.may_fail:
+        return Failing()
+    return Noop(stamp if order.stamps else None, work_ms=order.work_ms)
+
+
 def dispatch_noop(order: DispatchNoop, line: Line) -> None:
     """Dispatch until SIGTERM."""
 
@@ -61,7 +78,7 @@ def dispatch_noop(order: DispatchNoop, line: Line) -> None:
         dispatcher = Dispatcher(
             DispatcherSettings(database_url=order.url, queues=frozenset({QUEUE})),
             channels={},
-            queues={QUEUE: Noop(stamp if order.stamps else None, work_ms=order.work_ms)},
+            queues={QUEUE: _handler(order, stamp)},
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, dispatcher.stop)
         running = asyncio.create_task(dispatcher.run())

@@ -14,12 +14,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, tag_field="order"):
 class DispatchNoop(Order, frozen=True, kw_only=True, tag="dispatch-noop"):
     """A dispatcher of the queue `noop`. Tells Ready; with `stamps`, a Stamp for each job too.
 
-    `work_ms`: how long a delivery takes, without using the CPU.
+    `work_ms`: how long a delivery takes, without using the CPU. `may_fail`: jobs whose payload
+    says `fails` do, and are tried again after half a second.
     """
 
     url: str
     stamps: bool = False
     work_ms: float = 0.0
+    may_fail: bool = False
 
 
 class Dispatch(Order, frozen=True, kw_only=True, tag="dispatch"):

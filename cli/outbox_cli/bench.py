@@ -177,6 +177,23 @@ def webhook(
     _show(measure(options, _said), json)
 
 
+@app.command("ordering")
+def ordering(
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs to be drained.")] = 50_000,
+    followers: Annotated[
+        int, typer.Option(min=1, help="Jobs behind one head that fails.")
+    ] = 100_000,
+    rounds: Rounds = 3,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Drain while many jobs follow a failing head, beside draining without them."""
+    from outbox_bench.ordering import Options, measure
+
+    options = Options(jobs=jobs, followers=followers, rounds=rounds, url=url)
+    _show(measure(options, _said), json)
+
+
 @app.command("upkeep")
 def upkeep(
     jobs: Annotated[int, typer.Option(min=1, help="No-op jobs in the backlog.")] = 100_000,

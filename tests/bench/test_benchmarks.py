@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from outbox_bench import drain, enqueue, fairness, flat, http, latency, mail, upkeep, webhook
+from outbox_bench import (
+    drain,
+    enqueue,
+    fairness,
+    flat,
+    http,
+    latency,
+    mail,
+    ordering,
+    upkeep,
+    webhook,
+)
 from outbox_bench.figures import interleaved, medians, quantile, ratio
 from tests.postgres import Server
 
@@ -73,6 +84,15 @@ def test_mail_and_webhooks_are_all_sent(postgres_server: Server) -> None:
         options = benchmark.Options(jobs=30, rounds=1, url=postgres_server.admin_url)
         figures = benchmark.measure(options, said)
         assert min(numbers(figures, "per_s", "bare_per_s")) > 0
+
+
+def test_ordering_drains_past_a_failing_head(postgres_server: Server) -> None:
+    options = ordering.Options(
+        jobs=200, followers=300, keys=20, key_jobs=20, rounds=1, url=postgres_server.admin_url
+    )
+    figures = ordering.measure(options, said)
+    names = ("jobs_per_s", "alone_jobs_per_s", "many_keys_jobs_per_s", "one_key_jobs_per_s")
+    assert min(numbers(figures, *names)) > 0
 
 
 def test_rounds_take_turns_and_give_medians() -> None:
