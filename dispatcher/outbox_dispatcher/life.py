@@ -19,6 +19,8 @@ class Life:
         self.epoch = Epoch(0)
         self.began_at = monotonic()
         self.fenced = True
+        self.gaps = False
+        """Whether an ordering_key had no head at the last heartbeat."""
         self._beat_sent_at = float("-inf")
         self._db_now = datetime.fromtimestamp(0, UTC)
         self._counted_from = self.began_at

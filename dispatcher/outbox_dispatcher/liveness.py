@@ -76,6 +76,7 @@ class Liveness:
             self._life.fence()
             raise Fenced(f"epoch {self._life.epoch}")
         self._life.beat(sent_at=sent_at, db_now=beat.now)
+        self._life.gaps = beat.gaps
         if beat.version != self._lanes.version or beat.newest_lane != self._lanes.newest:
             await self._load_lanes(connection)
         if beat.to_rescue:

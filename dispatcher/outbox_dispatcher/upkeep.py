@@ -21,7 +21,7 @@ HOLDS_S = 60.0
 ROLL_UP_S = 30.0
 LEASES_S = 15.0
 GAPS_S = 1.0
-"""So long an ordering_key may stand still whose head ended while a producer held its lock."""
+"""An ordering_key stands still so long whose head ended while a producer held its lock."""
 DEDUP_S = 30.0
 BATCH = 500
 
@@ -56,6 +56,8 @@ async def upkeep(
         return bool(await engine.rescue(connection, dead=[], epoch=life.epoch, limit=BATCH))
 
     async def gaps() -> bool:
+        if not life.gaps:
+            return False
         closed = await engine.close_gaps(connection, hold_max_s=hold_max_s, limit=BATCH)
         return closed == BATCH
 

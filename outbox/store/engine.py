@@ -151,6 +151,7 @@ class Beat(msgspec.Struct, frozen=True):
     newest_lane: int | None
     to_rescue: list[Epoch]
     now: datetime
+    gaps: bool
 
 
 class Lane(msgspec.Struct, frozen=True):
