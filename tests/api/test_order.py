@@ -68,5 +68,6 @@ async def test_a_duplicate_is_answered_with_the_job_that_was_kept(open_api: Api)
     assert answer.status_code == 200
     assert answer.json() == {"job_id": kept, "status": "pending", "duplicate": True}
     batch = await open_api.client.post("/api/v1/jobs/batch", json=[job(**keyed), job()])
-    first, second = batch.json()["results"]
-    assert (first["job_id"], first["duplicate"], second["duplicate"]) == (kept, True, False)
+    items = batch.json()["items"]
+    assert [item["result"] for item in items] == ["duplicate", "new"]
+    assert items[0]["job_id"] == kept
