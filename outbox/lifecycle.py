@@ -2,6 +2,8 @@
 
 processing ── Delivered ───────────────────────▶ sent
            ── Retryable, tries and time left ──▶ retrying
+           ── Retryable, may have arrived ─────▶ as the template says: retrying, pending in a held
+                                                 lane until it is released, or failed
            ── Retryable, none left ────────────▶ failed      (dead letter: exhausted)
            ── Retryable, next try too late ────▶ expired
            ── Rejected ────────────────────────▶ failed      (dead letter: permanent)
@@ -26,8 +28,10 @@ from outbox.outcome import (
     Snoozed,
 )
 
+Ambiguity: TypeAlias = Literal["resend", "hold", "fail"]
+"""What becomes of a delivery that went out and was never answered: a template's policy."""
 ErrorClass: TypeAlias = Literal[
-    "temporary", "permanent", "configuration", "held", "snoozed", "expired"
+    "temporary", "permanent", "configuration", "ambiguous", "held", "snoozed", "expired"
 ]
 DeadReason: TypeAlias = Literal["exhausted", "permanent"]
 
@@ -71,7 +75,7 @@ class Held:
 
     at: datetime
     attempts_used: int
-    scope: HoldScope
+    scope: HoldScope | Literal["ambiguous"]
     scope_key: str
     error_code: str
     error_message: str
@@ -83,7 +87,12 @@ _SENT = Ended("SENT")
 
 
 def next_transition(
-    outcome: Outcome, *, attempt: Attempt, backoff: Backoff, draw: float
+    outcome: Outcome,
+    *,
+    attempt: Attempt,
+    backoff: Backoff,
+    draw: float,
+    on_ambiguous: Ambiguity = "resend",
 ) -> Transition:
     """Decide what follows from `outcome`. `draw` in [0, 1) spreads the backoff.
 
@@ -94,6 +103,10 @@ def next_transition(
             return _SENT
         case Rejected(code=code, reason=reason):
             return Ended("FAILED", "permanent", code, reason, "permanent")
+        case Retryable(code=code, reason=reason, ambiguous=True) if on_ambiguous == "hold":
+            return Held(attempt.now, attempt.number, "ambiguous", "", code, reason)
+        case Retryable(code=code, reason=reason, ambiguous=True) if on_ambiguous == "fail":
+            return Ended("FAILED", "ambiguous", code, reason, "permanent")
         case Retryable():
             return _after_failure(outcome, attempt, backoff, draw)
         case Misconfigured(code=code, reason=reason, scope=scope, scope_key=key):

@@ -69,7 +69,16 @@ class AlsoTo(msgspec.Struct, frozen=True, kw_only=True, tag="also"):
     address: str
 
 
-Effect: TypeAlias = InboxRow | SinkRow | ChainedJob | AddressMoved | AlsoTo
+class ReceiptExpected(msgspec.Struct, frozen=True, kw_only=True, tag="receipt"):
+    """An effect: the provider will tell later what became of the message."""
+
+    provider_id: str
+    provider_message_id: str | None
+
+
+Effect: TypeAlias = (
+    InboxRow | SinkRow | ChainedJob | AddressMoved | AlsoTo | ReceiptExpected
+)
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):

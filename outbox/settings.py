@@ -235,6 +235,11 @@ class Config:
     hold_probe_s: float = _setting(
         30.0, Number(0.1, _DAY_S), "The first pause before a held lane is probed; it grows."
     )
+    receipt_overdue_s: int = _setting(
+        _DAY_S,
+        Whole(60, 365 * _DAY_S),
+        "How long a provider that calls back may say nothing of a message until it is `missing`.",
+    )
     lease_s: int = _setting(
         60, Whole(11, _DAY_S), "How long a claim holds, and a silent dispatcher is believed."
     )

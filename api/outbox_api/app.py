@@ -17,8 +17,11 @@ from outbox_api.openapi import openapi
 from outbox_api.operations import operation_of
 from outbox_api.problems import problem_response
 from outbox_api.routes import (
+    callbacks,
+    contents,
     dead_letters,
     devices,
+    endpoints,
     events,
     job_actions,
     job_views,
@@ -44,6 +47,7 @@ from outbox_api.runtime import Runtime
 ROUTES = [
     *jobs.ROUTES,
     *job_views.ROUTES,
+    *contents.ROUTES,
     *job_actions.ROUTES,
     *dead_letters.ROUTES,
     *templates.ROUTES,
@@ -60,6 +64,8 @@ ROUTES = [
     *keys.ROUTES,
     *tenants.ROUTES,
     *providers.ROUTES,
+    *endpoints.ROUTES,
+    *callbacks.ROUTES,
     *monitoring.ROUTES,
     *schema.ROUTES,
     *pages.ROUTES,

@@ -64,6 +64,11 @@ JOB_SCHEMA: Mapping[str, object] = {
             "maxItems": 50,
             "description": "An address instead of the directory; a list makes a job for each.",
         },
+        "endpoint": {
+            "type": ["string", "null"],
+            "format": "uuid",
+            "description": "A registered webhook endpoint, instead of `to`.",
+        },
         "subject": _text(998, "For an inline `content`."),
         "content": {
             "type": ["string", "null"],

@@ -240,6 +240,16 @@ def promote(job_ids: JobIds, tenant: Tenant = None, json: Json = False) -> None:
     _each(job_ids, tenant, one, json)
 
 
+@app.command("release")
+def release(job_ids: JobIds, tenant: Tenant = None, json: Json = False) -> None:
+    """Send a job that is held because it may have been delivered already."""
+
+    async def one(connection: Connection, job: store.FoundJob) -> str:
+        return await store.release(connection, job.id, actor=actor())
+
+    _each(job_ids, tenant, one, json)
+
+
 @app.command("resend")
 def resend(
     job_id: Annotated[UUID, typer.Argument(metavar="JOB_ID")],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from outbox.errors import ConfigError
 from outbox.sealing import Keyring
-from outbox.store import catalog, providers
+from outbox.store import catalog, endpoints, providers
 from outbox.store.pool import EVERY_TENANT, Connection
 from outbox.store.providers import StoredProvider
 from outbox_cli.database import actor, in_transaction, settings
@@ -44,6 +44,8 @@ def reencrypt(json: Json = False) -> None:
 
     async def work(connection: Connection) -> tuple[int, list[str]]:
         count, closed = await providers.reseal_providers(connection, keyring)
+        more, closed_too = await endpoints.reseal_endpoints(connection, keyring)
+        count, closed = count + more, closed + closed_too
         await catalog.note_action(
             connection,
             actor=actor(),

@@ -179,6 +179,8 @@ class Claimer:
             if state.probing:
                 state.probing = False
                 state.hot = False
+            elif state.window is not None:
+                state.in_flight += 1
         # In turn: nobody's job starts behind all those that a larger tenant got in this claim.
         self._hand_over(in_turn(items, _tenant_of) if self._contended else items)
 

@@ -12,6 +12,7 @@ class Facts(msgspec.Struct, gc=False):
     """The fields of a stored job that delivery needs. The store has checked them all."""
 
     to: str | None = None
+    endpoint: str | None = None
     user_id: str | None = None
     template_code: str | None = None
     content: str | None = None

@@ -21,7 +21,15 @@ import structlog
 from outbox.channels import Handler
 from outbox.channels.providers import ProviderSpec
 from outbox.message import Message
-from outbox.outcome import Misconfigured, Outcome, Rejected, Retryable, Snoozed
+from outbox.outcome import (
+    Delivered,
+    Misconfigured,
+    Outcome,
+    ReceiptExpected,
+    Rejected,
+    Retryable,
+    Snoozed,
+)
 
 REST_S = 30.0
 REST_S_MAX = 600.0
@@ -92,6 +100,12 @@ class Member:
         if isinstance(outcome, Snoozed):
             return outcome
         changed: dict[str, object] = {}
+        if isinstance(outcome, Delivered) and self.spec.wants_receipts:
+            expected = ReceiptExpected(
+                provider_id=str(self.spec.provider_id),
+                provider_message_id=outcome.provider_message_id,
+            )
+            changed["effects"] = (*outcome.effects, expected)
         if outcome.sent is not None and outcome.sent.provider == self.spec.kind:
             changed["sent"] = msgspec.structs.replace(outcome.sent, provider=self.shown)
         if isinstance(outcome, Retryable | Rejected | Misconfigured):

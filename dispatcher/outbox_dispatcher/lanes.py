@@ -29,14 +29,17 @@ class LaneState:
     """
 
     __slots__ = (
+        "failing",
         "floors",
         "hot",
+        "in_flight",
         "lane",
         "may_sweep_at",
         "probing",
         "quotas",
         "sweep_at",
         "weight",
+        "window",
     )
 
     def __init__(self, lane: Lane) -> None:
@@ -45,6 +48,10 @@ class LaneState:
         self.quotas: tuple[Quota, ...] = ()
         self.hot = True
         self.probing = False
+        # How many of it may be between claim and record; None: as many as there are slots.
+        self.window: int | None = None
+        self.in_flight = 0
+        self.failing = False
         self.floors: dict[int, Floor] = {}
         self.sweep_at = 0.0
         self.may_sweep_at = 0.0
@@ -76,15 +83,37 @@ class LaneState:
         """
         self.sweep_at = self.may_sweep_at
 
+    def start_slowly(self) -> None:
+        """Begin with one at a time: each that goes well makes room for one more."""
+        self.window, self.in_flight = 1, 0
+
+    def went_well(self, concurrency: int) -> None:
+        """Widen the window by one; a lane that fills all slots needs none."""
+        self.failing = False
+        if self.window is not None:
+            self.window += 1
+            if self.window > concurrency:
+                self.window = None
+
+    def went_wrong(self, concurrency: int) -> None:
+        """Halve what this lane may have in flight, at first to a quarter of the slots."""
+        self.failing = True
+        if self.window is None:
+            self.window = max(1, concurrency // 4)
+        else:
+            self.window = max(1, self.window // 2)
+
     def begin_probe(self) -> None:
         """Let claims ask this held lane for one entry."""
         self.probing = self.hot = True
+        self.window = None
         self.look_below()
 
     @property
     def cap(self) -> float:
         """How many a claim may take by the limits; infinite where there are none."""
-        return min((quota.room for quota in self.quotas), default=inf)
+        window = inf if self.window is None else max(0, self.window - self.in_flight)
+        return min(window, min((quota.room for quota in self.quotas), default=inf))
 
     @property
     def open(self) -> bool:
@@ -122,9 +151,11 @@ class LaneBook:
                 self._states[lane.lane_id] = state
                 self._scopes[lane.tenant_id, lane.queue, lane.scope] = state
                 continue
-            was_open, state.lane = state.open, lane
+            was_open, was_held, state.lane = state.open, state.lane.held, lane
             if not lane.held:
                 state.probing = False
+            if was_held and not lane.held:
+                state.start_slowly()
             if state.open and not was_open:
                 state.hot = True
                 state.look_below()
@@ -160,10 +191,17 @@ class LaneBook:
         """Return the narrower lane of a scope, or None where there is none (that is known)."""
         return self._scopes.get((tenant_id, queue, scope))
 
-    def held_scope(self, tenant_id: str, queue: str, scope: str) -> LaneState | None:
-        """Return the lane of a narrower hold that stands now."""
+    def own_lane(self, tenant_id: str, queue: str, scope: str) -> LaneState | None:
+        """Return the lane where this scope's entries wait now: it is held, or in trouble."""
         state = self._scopes.get((tenant_id, queue, scope))
-        return state if state is not None and state.lane.held else None
+        return state if state is not None and (state.lane.held or state.failing) else None
+
+    def left(self, lane_id: LaneId) -> None:
+        """Note that an entry of a lane has left this process."""
+        state = self._states.get(lane_id)
+        if state is not None and state.window is not None:
+            state.in_flight = max(0, state.in_flight - 1)
+            state.hot = True
 
     def knows(self, lane_id: LaneId) -> bool:
         """Return whether the lane is in the picture at all (also of queues not handled here)."""

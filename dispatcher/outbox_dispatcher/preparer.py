@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -14,6 +15,7 @@ from outbox.quiet import passes, quiet_until
 from outbox.render import RenderFailure, RenderPool, RenderRequest, inline_source, join_context
 from outbox.store.dispatch import Found, Wanted, find_recipients
 from outbox.store.engine import Claimed, Connection
+from outbox_dispatcher.endpoints import EndpointShelf
 from outbox_dispatcher.facts import Facts, event_type_of, read_facts
 from outbox_dispatcher.slots import Item
 from outbox_dispatcher.templates import Template, TemplateShelf
@@ -40,7 +42,9 @@ class Preparer:
         held: Callable[[Claimed, Facts], LaneId | None],
         now: Callable[[], datetime],
         tenants: TenantBook,
+        endpoints: EndpointShelf,
     ) -> None:
+        self._endpoints = endpoints
         self._render = render
         self._tenants = tenants
         self._held = held
@@ -54,7 +58,9 @@ class Preparer:
         facts = self._read(item)
         item.message = _message(item.claimed, facts, to=facts.to, user_id=facts.user_id)
 
-    async def prepare(self, connection: Connection, items: Sequence[Item]) -> None:
+    async def prepare(
+        self, connection: Connection, items: Sequence[Item], *, catalog: int = 0
+    ) -> None:
         """Make the messages of channel jobs. Lets psycopg's OperationalError out.
 
         Items whose template is held are marked to be diverted into the hold's own lane.
@@ -64,22 +70,32 @@ class Preparer:
             facts.append(self._read(item))
             item.divert_to = self._held(item.claimed, facts[-1])
         wanted = [_wanted(item.claimed, f) for item, f in zip(items, facts, strict=True)]
+        named = [
+            (item.claimed.tenant_id, f.endpoint)
+            for item, f in zip(items, facts, strict=True)
+            if f.endpoint is not None
+        ]
+        if named:
+            await self._endpoints.load(connection, named, catalog=catalog)
         found = await find_recipients(connection, wanted)
         to_render: list[tuple[Item, Facts, Found, RenderRequest, Template | None]] = []
         for item, fact, person in zip(items, facts, found, strict=True):
             if item.divert_to is not None:
                 continue
             self._choose_provider(item)
+            if fact.endpoint is not None:
+                item.decided = self._endpoints.get(item.claimed.tenant_id, fact.endpoint).refusal
+                if item.decided is not None:
+                    continue
             item.decided = _refusal(item.claimed, person) or self._snooze(item, fact, person)
             if item.decided is not None:
                 continue
             if fact.template_code is None and fact.content is None:
-                item.message = _message(
+                item.message = self._message(
                     item.claimed,
                     fact,
                     to=person.address,
                     user_id=fact.user_id,
-                    tenant=self._tenants.get(item.claimed.tenant_id),
                     devices=_devices(person),
                 )
                 continue
@@ -99,6 +115,18 @@ class Preparer:
         facts = read_facts(item.claimed.job_json)
         item.timeout_s = facts.timeout_s or self._timeout_s
         return facts
+
+    def _message(
+        self, claimed: Claimed, facts: Facts, *, to: str | None, **rendered: Any
+    ) -> Message:
+        """Return the message, with what its tenant and its endpoint add."""
+        tenant = self._tenants.get(claimed.tenant_id)
+        if facts.endpoint is None:
+            return _message(claimed, facts, to=to, tenant=tenant, **rendered)
+        endpoint = self._endpoints.get(claimed.tenant_id, facts.endpoint)
+        return _message(
+            claimed, facts, to=endpoint.url, tenant=tenant, secrets=endpoint.secrets, **rendered
+        )
 
     def _choose_provider(self, item: Item) -> None:
         claimed = item.claimed
@@ -143,13 +171,18 @@ class Preparer:
             if isinstance(answer, RenderFailure):
                 item.decided = _render_outcome(answer, facts)
                 continue
-            item.keep_content = "hash" if template is None else template.keep_content
-            item.message = _message(
+            if template is not None:
+                item.keep_content = template.keep_content
+                item.on_ambiguous = template.on_ambiguous
+                if item.claimed.crashes and template.on_ambiguous != "resend":
+                    reason = "A dispatcher died with it; it may have been delivered"
+                    item.decided = Retryable(code="lease.lost", reason=reason, ambiguous=True)
+                    continue
+            item.message = self._message(
                 item.claimed,
                 facts,
                 to=person.address,
                 user_id=facts.user_id,
-                tenant=self._tenants.get(item.claimed.tenant_id),
                 # A job's own subject stands where its content is its own as well.
                 subject=answer.subject,
                 text=answer.text,
@@ -255,6 +288,7 @@ def _message(
     template_version: int | None = None,
     locale: str | None = None,
     devices: tuple[Device, ...] = (),
+    secrets: tuple[str, ...] = (),
 ) -> Message:
     key: UUID = claimed.job_id
     return Message(
@@ -264,6 +298,7 @@ def _message(
         channel=claimed.channel,
         attempt=claimed.attempt,
         to=to,
+        endpoint=facts.endpoint,
         user_id=user_id,
         subject=subject,
         text=text,
@@ -280,6 +315,7 @@ def _message(
         payload_json=bytes(facts.payload) or None,
         meta_json=bytes(facts.meta),
         traceparent=claimed.traceparent,
+        secrets=secrets,
         sender=None if tenant is None else tenant.sender,
         phone_region=None if tenant is None else tenant.phone_region,
         devices=devices,

@@ -122,6 +122,7 @@ def dispatcher_settings(config: Config, database_url: str, orders: Orders) -> Di
         timeout_s=config.timeout_s,
         hold_max_s=config.hold_max_s,
         probe_s=config.hold_probe_s,
+        receipt_overdue_s=config.receipt_overdue_s,
         prefetch_max=config.prefetch_max,
         render_workers=config.render_workers,
         default_locale=config.default_locale,

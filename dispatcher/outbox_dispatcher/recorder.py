@@ -23,9 +23,16 @@ import structlog
 from outbox.backoff import Backoff
 from outbox.lifecycle import Again, Attempt, Ended, Held, Transition, next_transition
 from outbox.message import EntryId, Epoch, LaneId
-from outbox.outcome import Delivered, Effect, Outcome, Rejected, Sent, Snoozed
-from outbox.store import engine
-from outbox.store.engine import Connection, Histogram, Recorded, Suppression
+from outbox.outcome import Delivered, Outcome, Rejected, Retryable, Sent, Snoozed
+from outbox.store import engine, limits
+from outbox.store.engine import (
+    Connection,
+    EndpointGone,
+    Histogram,
+    Recorded,
+    StoreEffect,
+    Suppression,
+)
 from outbox.telemetry import bucket_of, empty_histogram
 from outbox_dispatcher.life import Life
 from outbox_dispatcher.slots import Item, Slots
@@ -47,9 +54,11 @@ class Pending:
 
     item: Item
     recorded: Recorded
-    effects: tuple[Effect | Suppression, ...] = ()
+    effects: tuple[StoreEffect, ...] = ()
     hold: Held | None = None
     ends_hold: bool = False
+    own_scope: str | None = None
+    said: Literal["well", "wrong"] | None = None
     duration_s: float | None = None
     pickup_s: float = 0.0
     tried: int = field(default=0)
@@ -95,7 +104,13 @@ class Recorder:
             expires_at=claimed.expires_at,
             now=now,
         )
-        decided = next_transition(outcome, attempt=attempt, backoff=backoff, draw=random.random())
+        decided = next_transition(
+            outcome,
+            attempt=attempt,
+            backoff=backoff,
+            draw=random.random(),
+            on_ambiguous=item.on_ambiguous,
+        )
         if _was_stopped(outcome) and isinstance(decided, Again):
             decided = Again(
                 now,
@@ -116,6 +131,8 @@ class Recorder:
                 effects=_effects(item, outcome),
                 hold=decided if isinstance(decided, Held) else None,
                 ends_hold=item.probe and isinstance(outcome, Delivered | Rejected),
+                own_scope=_scope_in_trouble(item, outcome),
+                said="well" if isinstance(outcome, Delivered | Rejected) else "wrong",
                 duration_s=duration_s,
                 pickup_s=(started_at - claimed.available_at).total_seconds(),
             )
@@ -276,8 +293,29 @@ class Recorder:
         claimed = pending.item.claimed
         if pending.ends_hold:
             await engine.end_hold(connection, claimed.lane_id)
+        elif pending.item.probe and pending.hold is None:
+            await engine.end_probe(connection, claimed.lane_id)
+        if pending.own_scope is not None and pending.recorded.op == "again":
+            pending.recorded.next_lane = await limits.scope_lane(
+                connection,
+                tenant_id=claimed.tenant_id,
+                queue=claimed.queue,
+                scope=pending.own_scope,
+            )
         hold = pending.hold
         if hold is None:
+            return
+        if hold.scope == "ambiguous":
+            # Nobody probes it: that would be sending it again.
+            pending.recorded.next_lane = await engine.hold_lane(
+                connection,
+                tenant_id=claimed.tenant_id,
+                queue=claimed.queue,
+                scope="ambiguous",
+                code="delivery.ambiguous",
+                reason="It may have been delivered: release it, or withdraw it",
+                probe_s=None,
+            )
             return
         scope = "" if hold.scope == "lane" else f"{hold.scope}:{hold.scope_key or claimed.job_id}"
         lane = await engine.hold_lane(
@@ -362,15 +400,25 @@ def _log_trouble(item: Item, recorded: Recorded) -> None:
     )
 
 
+def _scope_in_trouble(item: Item, outcome: Outcome) -> str | None:
+    """Return the part of the lane that waits by itself from now on, apart from the others."""
+    message = item.message
+    if message is None or message.endpoint is None or not isinstance(outcome, Retryable):
+        return None
+    return f"endpoint:{message.endpoint}"
+
+
 def _was_stopped(outcome: Outcome) -> bool:
     return getattr(outcome, "code", None) == "dispatcher.stopped"
 
 
-def _effects(item: Item, outcome: Outcome) -> tuple[Effect | Suppression, ...]:
+def _effects(item: Item, outcome: Outcome) -> tuple[StoreEffect, ...]:
     message = item.message
     effects = outcome.effects if isinstance(outcome, Delivered) else ()
     if message is None or isinstance(outcome, Snoozed):
         return effects
+    if isinstance(outcome, Rejected) and outcome.suppress and message.endpoint:
+        return (EndpointGone(endpoint_id=message.endpoint, reason=outcome.reason),)
     gone = outcome.gone
     if isinstance(outcome, Rejected) and outcome.suppress and message.to:
         gone = (message.to, *gone)
@@ -395,6 +443,7 @@ def _say_what_was_sent(recorded: Recorded, item: Item, sent: Sent | None) -> Non
         recorded.recipient = sent.recipient
         recorded.subject = sent.subject
         recorded.template_version = sent.template_version
+        recorded.locale = None if message is None else message.locale
         if sent.content is not None and item.keep_content != "none":
             recorded.content_sha256 = hashlib.sha256(sent.content).hexdigest()
             if item.keep_content == "full":
@@ -403,6 +452,7 @@ def _say_what_was_sent(recorded: Recorded, item: Item, sent: Sent | None) -> Non
         recorded.recipient = message.to
         recorded.subject = message.subject
         recorded.template_version = message.template_version
+        recorded.locale = message.locale
 
 
 def _histograms(batch: Sequence[Pending]) -> list[Histogram]:

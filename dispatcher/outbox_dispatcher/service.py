@@ -28,6 +28,7 @@ from outbox.render import RenderPool
 from outbox.sealing import Keyring
 from outbox.store import dispatch, engine
 from outbox_dispatcher.claimer import Claimer
+from outbox_dispatcher.endpoints import EndpointShelf
 from outbox_dispatcher.executor import Executor
 from outbox_dispatcher.facts import Facts
 from outbox_dispatcher.keeper import keep
@@ -133,7 +134,8 @@ class Dispatcher:
                 render=render,
                 default_locale=self._settings.default_locale,
                 timeout_s=self._settings.timeout_s,
-                held=self._held_template,
+                held=self._own_lane,
+                endpoints=EndpointShelf(Keyring(self._settings.secret_key)),
                 now=self.life.db_now,
                 tenants=self.tenants,
             )
@@ -238,6 +240,7 @@ class Dispatcher:
                         links.side_lock,
                         life=self.life,
                         hold_max_s=self._settings.hold_max_s,
+                        overdue_s=self._settings.receipt_overdue_s,
                     )
                 ),
                 tasks.create_task(keep(self._settings.database_url)),
@@ -387,7 +390,7 @@ class Dispatcher:
                 {item.claimed.tenant_id for item in items},
                 catalog=self.lanes.catalog,
             )
-            await self._preparer.prepare(self._links.side, items)
+            await self._preparer.prepare(self._links.side, items, catalog=self.lanes.catalog)
         by_slots: dict[Slots, list[Item]] = {}
         for item in items:
             if item.divert_to is not None:
@@ -397,15 +400,18 @@ class Dispatcher:
         for slots, ready in by_slots.items():
             slots.put(ready)
 
-    def _held_template(self, claimed: engine.Claimed, facts: Facts) -> LaneId | None:
-        if facts.template_code is None:
-            return None
-        held = self.lanes.held_scope(
-            claimed.tenant_id, claimed.queue, f"template:{facts.template_code}"
-        )
-        if held is None or held.lane.lane_id == claimed.lane_id:
-            return None
-        return held.lane.lane_id
+    def _own_lane(self, claimed: engine.Claimed, facts: Facts) -> LaneId | None:
+        """Return the lane where this entry has to wait, if it is another than its own."""
+        for scope in (
+            None if facts.template_code is None else f"template:{facts.template_code}",
+            None if facts.endpoint is None else f"endpoint:{facts.endpoint}",
+        ):
+            if scope is None:
+                continue
+            own = self.lanes.own_lane(claimed.tenant_id, claimed.queue, scope)
+            if own is not None and own.lane.lane_id != claimed.lane_id:
+                return own.lane.lane_id
+        return None
 
     def _recorded(self, batch: Sequence[Pending]) -> None:
         for slots, count in count_by_slots(batch).items():
@@ -414,6 +420,8 @@ class Dispatcher:
             for pending in batch:
                 for quota in pending.item.quotas:
                     quota.in_use -= 1
+        for pending in batch:
+            self._learn(pending)
         if self._careful is not None and any(p.item.claimed.id == self._careful for p in batch):
             self._careful = None
             self.lanes.ring(None)
@@ -426,6 +434,21 @@ class Dispatcher:
             for p in batch
             if p.item.claimed.id in ended
         )
+
+    def _learn(self, pending: Pending) -> None:
+        """Widen or narrow what a lane may have in flight that starts slowly, or is in trouble."""
+        claimed = pending.item.claimed
+        state = self.lanes.get(claimed.lane_id)
+        concurrency = pending.item.slots.concurrency
+        if pending.own_scope is not None:
+            own = self.lanes.narrower(claimed.tenant_id, claimed.queue, pending.own_scope)
+            if own is not None:
+                own.went_wrong(concurrency)
+        if state is None or state.window is None:
+            return
+        self.lanes.left(claimed.lane_id)
+        if pending.said == "well":
+            state.went_well(concurrency)
 
     def _drop_unstarted(self) -> None:
         """Forget what was claimed but never started: the next session gives it back."""
@@ -479,7 +502,9 @@ class Dispatcher:
                 if state.probing or at is None or at > now or state.lane.queue not in self._slots:
                     continue
                 async with links.side_lock:
-                    taken = await engine.take_probe(links.side, state.lane.lane_id)
+                    taken = await engine.take_probe(
+                        links.side, state.lane.lane_id, lease_s=self._settings.lease_s
+                    )
                 if taken:
                     state.begin_probe()
                     self.wakeup.nudge()

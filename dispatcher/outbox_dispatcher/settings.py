@@ -29,6 +29,7 @@ class DispatcherSettings:
     timeout_s: float = 30.0
     hold_max_s: float = 604_800.0
     probe_s: float = 30.0
+    receipt_overdue_s: float = 86_400.0
     prefetch_max: int = 1000
     poll_s_min: float = 0.02
     poll_s_max: float = 1.0

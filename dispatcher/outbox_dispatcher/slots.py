@@ -10,6 +10,7 @@ from time import monotonic
 import msgspec
 
 from outbox.channels import Handler
+from outbox.lifecycle import Ambiguity
 from outbox.message import Epoch, LaneId, Message
 from outbox.outcome import Outcome
 from outbox.store.engine import Claimed
@@ -37,6 +38,7 @@ class Item:
     defer_s: float | None = None
     quotas: tuple[Quota, ...] = ()
     keep_content: str = "hash"
+    on_ambiguous: Ambiguity = "resend"
     probe: bool = False
     task: asyncio.Task[None] | None = None
     times_out_at: float = 0.0

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from time import monotonic
 
+from outbox.lifecycle import Ambiguity
 from outbox.render import TemplateSource, locale_chain
 from outbox.store.dispatch import TemplateRow, find_templates
 from outbox.store.engine import Connection
@@ -23,6 +24,7 @@ class Template:
     version: int
     schema_json: bytes | None
     keep_content: str
+    on_ambiguous: Ambiguity = "resend"
 
 
 class TemplateShelf:
@@ -84,6 +86,7 @@ def _template(row: TemplateRow, code: str) -> Template:
         version=row.version,
         schema_json=None if row.schema_json is None else row.schema_json.encode(),
         keep_content=row.keep_content,
+        on_ambiguous=row.on_ambiguous,
     )
 
 

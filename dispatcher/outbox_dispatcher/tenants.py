@@ -154,6 +154,7 @@ class TenantBook:
             kind=row.kind,
             name=row.name,
             config=row.config,
+            wants_receipts=row.wants_receipts,
         )
         handler: Handler
         try:

@@ -23,6 +23,7 @@ LEASES_S = 15.0
 GAPS_S = 1.0
 """An ordering_key stands still so long whose head ended while a producer held its lock."""
 DEDUP_S = 30.0
+RECEIPTS_S = 60.0
 BATCH = 500
 
 
@@ -36,7 +37,7 @@ class Chore:
 
 
 async def upkeep(
-    connection: Connection, lock: asyncio.Lock, *, life: Life, hold_max_s: float
+    connection: Connection, lock: asyncio.Lock, *, life: Life, hold_max_s: float, overdue_s: float
 ) -> None:
     """Do the chores until cancelled. The connection is shared, one statement at a time."""
 
@@ -51,6 +52,10 @@ async def upkeep(
 
     async def roll_up() -> bool:
         return await engine.roll_up(connection) == 20_000
+
+    async def receipts() -> bool:
+        missed = await engine.miss_receipts(connection, overdue_s=overdue_s, limit=BATCH)
+        return missed == BATCH
 
     async def leases() -> bool:
         return bool(await engine.rescue(connection, dead=[], epoch=life.epoch, limit=BATCH))
@@ -69,6 +74,7 @@ async def upkeep(
         Chore(EXPIRE_S, expire, now),
         Chore(HOLDS_S, holds, now),
         Chore(ROLL_UP_S, roll_up, now + random.uniform(0, ROLL_UP_S)),
+        Chore(RECEIPTS_S, receipts, now + random.uniform(0, RECEIPTS_S)),
         Chore(LEASES_S, leases, now + random.uniform(0, LEASES_S)),
         Chore(GAPS_S, gaps, now + random.uniform(0, GAPS_S)),
         Chore(DEDUP_S, dedup, now + random.uniform(0, DEDUP_S)),

@@ -23,6 +23,9 @@ GUARDED = "GUARDED"
 """Set to `on` in the settings of a tenant's own provider: its hosts come from outside, so nothing
 is connected to that `outbox.channels.guard` does not let pass (docs/tenants.md)."""
 
+RECEIPT_SECRET = "receipt_secret"
+"""The credential that a provider's callbacks are signed with; no handler gets to know it."""
+
 SHARED_SETTINGS = ("MODE", "TIMEOUT_S", "WEBHOOK_ALLOW")
 """What of the operator's settings a tenant's provider gets to know. No credentials."""
 
@@ -136,7 +139,7 @@ def provider_settings(spec: ProviderSpec, base: Mapping[str, str]) -> dict[str, 
     """
     settings = {name: base[name] for name in SHARED_SETTINGS if name in base}
     for told in (spec.config, spec.credentials):
-        settings.update((name.upper(), value) for name, value in told.items())
+        settings.update((k.upper(), v) for k, v in told.items() if k != RECEIPT_SECRET)
     settings[_setting(spec.channel)] = spec.kind
     settings[GUARDED] = "on"
     return settings

@@ -20,6 +20,7 @@ from outbox_sql import query
 
 KEY_PREFIX = "obx_"
 KeepContent: TypeAlias = Literal["none", "hash", "full"]
+OnAmbiguous: TypeAlias = Literal["resend", "hold", "fail"]
 
 
 class KeyOwner(msgspec.Struct, frozen=True):
@@ -79,6 +80,7 @@ class TemplateRow(msgspec.Struct, frozen=True, kw_only=True):
     body_html: str | None
     schema: str | None
     keep_content: KeepContent
+    on_ambiguous: OnAmbiguous
     created_at: datetime
     created_by: str | None
     deleted_at: datetime | None
@@ -115,6 +117,7 @@ class TemplateParts(msgspec.Struct, frozen=True, kw_only=True):
     html: str | None
     schema: str | None
     keep_content: KeepContent
+    on_ambiguous: OnAmbiguous = "resend"
 
 
 def new_key() -> str:
@@ -224,12 +227,20 @@ async def put_template(
 def _same(row: TemplateRow, parts: TemplateParts) -> bool:
     schema = msgspec.json.decode(parts.schema) if parts.schema is not None else None
     kept = msgspec.json.decode(row.schema) if row.schema is not None else None
-    return (row.subject, row.body_text, row.body_html, kept, row.keep_content) == (
+    return (
+        row.subject,
+        row.body_text,
+        row.body_html,
+        kept,
+        row.keep_content,
+        row.on_ambiguous,
+    ) == (
         parts.subject,
         parts.text,
         parts.html,
         schema,
         parts.keep_content,
+        parts.on_ambiguous,
     )
 
 

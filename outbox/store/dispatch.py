@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from outbox.lifecycle import Ambiguity
 from outbox.store.engine import Connection
 from outbox_sql import query
 
@@ -55,6 +56,7 @@ class TemplateRow(msgspec.Struct, frozen=True):
     html: str | None
     schema_json: str | None
     keep_content: str
+    on_ambiguous: Ambiguity
     newest: bool
 
 
@@ -100,6 +102,7 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True):
     credentials: str | None
     key_id: str | None
     updated_at: str
+    wants_receipts: bool = False
 
 
 async def find_tenants(connection: Connection, tenants: Sequence[str]) -> list[TenantRow]:
@@ -108,6 +111,25 @@ async def find_tenants(connection: Connection, tenants: Sequence[str]) -> list[T
         query("dispatch_tenants"), {"tenants": list(tenants)}, prepare=True
     )
     return [TenantRow(*row) for row in await cursor.fetchall()]  # type: ignore[arg-type]
+
+
+class EndpointRow(msgspec.Struct, frozen=True):
+    """A webhook endpoint, its secrets sealed."""
+
+    endpoint_id: UUID
+    tenant_id: str
+    url: str
+    secrets: bytes
+    key_id: str
+    enabled: bool
+
+
+async def find_endpoints(connection: Connection, endpoints: Sequence[str]) -> list[EndpointRow]:
+    """Return those of these endpoints that there are."""
+    cursor = await connection.execute(
+        query("dispatch_endpoints"), {"endpoints": list(endpoints)}, prepare=True
+    )
+    return [EndpointRow(*row) for row in await cursor.fetchall()]  # type: ignore[arg-type]
 
 
 async def find_templates(

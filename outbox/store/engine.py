@@ -15,7 +15,15 @@ import msgspec
 import psycopg
 
 from outbox.message import EntryId, Epoch, LaneId, LeaseNo
-from outbox.outcome import AddressMoved, AlsoTo, ChainedJob, Effect, InboxRow, SinkRow
+from outbox.outcome import (
+    AddressMoved,
+    AlsoTo,
+    ChainedJob,
+    Effect,
+    InboxRow,
+    ReceiptExpected,
+    SinkRow,
+)
 from outbox_sql import query
 
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[object, ...]]
@@ -92,6 +100,7 @@ class Recorded(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     provider_message_id: str | None = None
     recipient: str | None = None
     subject: str | None = None
+    locale: str | None = None
     content_sha256: str | None = None
     content: str | None = None
     template_version: int | None = None
@@ -121,6 +130,16 @@ class Suppression(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     code: str
     reason: str
+
+
+class EndpointGone(msgspec.Struct, frozen=True, kw_only=True):
+    """An effect of ours: this webhook endpoint answered 410."""
+
+    endpoint_id: str
+    reason: str
+
+
+StoreEffect: TypeAlias = Effect | Suppression | EndpointGone
 
 
 class Unexpected(msgspec.Struct, frozen=True):
@@ -211,7 +230,7 @@ async def record(
     connection: Connection,
     outcomes: Sequence[Recorded],
     histograms: Sequence[Histogram],
-    effects: Sequence[tuple[Recorded, Sequence[Effect | Suppression]]],
+    effects: Sequence[tuple[Recorded, Sequence[StoreEffect]]],
     *,
     epoch: Epoch,
 ) -> list[Unexpected]:
@@ -242,7 +261,7 @@ async def record(
 
 
 async def _run_effects(
-    connection: Connection, stored: Sequence[tuple[Recorded, Effect | Suppression]]
+    connection: Connection, stored: Sequence[tuple[Recorded, StoreEffect]]
 ) -> None:
     inbox = [_effect_row(o, e) for o, e in stored if isinstance(e, InboxRow)]
     sink = [_effect_row(o, e) for o, e in stored if isinstance(e, SinkRow)]
@@ -259,6 +278,12 @@ async def _run_effects(
     also = [_effect_row(o, e) for o, e in stored if isinstance(e, AlsoTo)]
     if also:
         await connection.execute(query("effect_also"), {"rows": _encode(also).decode()})
+    closed = [_effect_row(o, e) for o, e in stored if isinstance(e, EndpointGone)]
+    if closed:
+        await connection.execute(query("effect_endpoint_gone"), {"rows": _encode(closed).decode()})
+    told_later = [_effect_row(o, e) for o, e in stored if isinstance(e, ReceiptExpected)]
+    if told_later:
+        await connection.execute(query("effect_receipt"), {"rows": _encode(told_later).decode()})
     for outcome, effect in stored:
         if isinstance(effect, ChainedJob):
             await connection.execute(
@@ -268,7 +293,14 @@ async def _run_effects(
 
 
 def _effect_row(
-    outcome: Recorded, effect: InboxRow | SinkRow | AddressMoved | AlsoTo | Suppression
+    outcome: Recorded,
+    effect: InboxRow
+    | SinkRow
+    | AddressMoved
+    | AlsoTo
+    | Suppression
+    | EndpointGone
+    | ReceiptExpected,
 ) -> dict[str, object]:
     fields: dict[str, object] = msgspec.structs.asdict(effect)
     return fields | {"id": outcome.id, "series": outcome.series, "tenant_id": outcome.tenant_id}
@@ -464,6 +496,12 @@ async def prune_dedup(connection: Connection, *, limit: int = 500) -> int:
     return _count(await cursor.fetchone())
 
 
+async def miss_receipts(connection: Connection, *, overdue_s: float, limit: int) -> int:
+    """Mark what no provider told us about for so long; return how many."""
+    cursor = await connection.execute("select outbox.miss_receipts(%s, %s)", (overdue_s, limit))
+    return _count(await cursor.fetchone())
+
+
 async def hold_lane(
     connection: Connection,
     *,
@@ -472,9 +510,12 @@ async def hold_lane(
     scope: str,
     code: str,
     reason: str,
-    probe_s: float,
+    probe_s: float | None,
 ) -> LaneId:
-    """Hold a lane, or a scope of it; return the lane where its entries wait."""
+    """Hold a lane, or a scope of it; return the lane where its entries wait.
+
+    `probe_s` None: nobody probes it.
+    """
     cursor = await connection.execute(
         "select outbox.hold_lane(%s, %s, %s, %s, %s, %s)",
         (tenant_id, queue, scope, code, reason, probe_s),
@@ -487,10 +528,18 @@ async def end_hold(connection: Connection, lane_id: LaneId) -> None:
     await connection.execute("select outbox.end_hold(%s)", (lane_id,))
 
 
-async def take_probe(connection: Connection, lane_id: LaneId) -> bool:
+async def take_probe(connection: Connection, lane_id: LaneId, *, lease_s: float) -> bool:
     """Return whether this dispatcher may probe the held lane now."""
-    cursor = await connection.execute(query("take_probe"), {"lane_id": lane_id})
+    parameters = {"lane_id": lane_id, "lease_s": lease_s}
+    cursor = await connection.execute(query("take_probe"), parameters)
     return await cursor.fetchone() is not None
+
+
+async def end_probe(connection: Connection, lane_id: LaneId) -> None:
+    """Note that a probe told nothing about the hold, so that the next one need not wait for it."""
+    await connection.execute(
+        "update outbox.lane set probe_until = null where lane_id = %s", (lane_id,)
+    )
 
 
 async def ring(connection: Connection, lane_ids: Sequence[LaneId]) -> None:

@@ -127,6 +127,27 @@ class DeliveryRow(msgspec.Struct, frozen=True, kw_only=True):
     next_attempt_at: datetime | None
 
 
+class ContentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What one attempt said, and the job that it said it for. `job` is JSON text."""
+
+    lease_no: int
+    attempt: int
+    recipient: str | None
+    subject: str | None
+    template_code: str | None
+    template_version: int | None
+    locale: str | None
+    content_sha256: str | None
+    started_at: datetime | None
+    content: bytes | None
+    tenant_id: str
+    channel: str | None
+    user_id: str | None
+    created_at: datetime
+    job_id: UUID
+    job: str
+
+
 class HistoryRow(msgspec.Struct, frozen=True, kw_only=True):
     """A row of the view `notification_history`."""
 
@@ -394,6 +415,18 @@ async def retry(
 async def promote(connection: Connection, id_: int, *, actor: str) -> str:
     """Make a waiting job due: `promoted`, or why not: `processing`, `due`, `follows`, `ended`."""
     return await _text(connection, "job_promote", {"id": id_, "actor": actor})
+
+
+async def release(connection: Connection, id_: int, *, actor: str) -> str:
+    """Send what nobody knows to be delivered: `released`, or why not: `not held`, `ended`."""
+    return await _text(connection, "job_release", {"id": id_, "actor": actor})
+
+
+async def content(connection: Connection, id_: int, lease_no: int) -> ContentRow | None:
+    """Return what one attempt said, as far as that was kept."""
+    return await fetch_one(
+        connection, ContentRow, "job_content", {"id": id_, "lease_no": lease_no}
+    )
 
 
 async def explain(connection: Connection, id_: int) -> Explanation | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
 from outbox.errors import SealBroken
+from outbox.receipts import Receipt
 from outbox.sealing import Keyring, Sealed
 from outbox.store.pool import Connection, execute, fetch, fetch_own
 from outbox_sql import query
@@ -24,6 +25,7 @@ class ProviderParts(msgspec.Struct, frozen=True, kw_only=True):
     config: Mapping[str, str]
     credentials: Mapping[str, str] | None
     enabled: bool
+    receipts: str | None = None
 
 
 class StoredProvider(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +41,7 @@ class StoredProvider(msgspec.Struct, frozen=True, kw_only=True):
     credentials: bytes | None
     key_id: str | None
     enabled: bool
+    receipts: str | None
     created_at: datetime
     updated_at: datetime
 
@@ -92,6 +95,7 @@ async def put_provider(
             "key_id": sealed.key_id if sealed else None,
             "keep": parts.credentials is None,
             "enabled": parts.enabled,
+            "receipts": parts.receipts,
         },
     )
 
@@ -116,6 +120,28 @@ async def delete_provider(
     cursor = await connection.execute(query("provider_delete"), parameters)
     row = await cursor.fetchone()
     return None if row is None else str(row[0])
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What became of a callback's events: of jobs that there are, and new."""
+
+    known: int
+    stored: int
+
+
+async def take_receipts(
+    connection: Connection, provider: StoredProvider, events: Sequence[Receipt]
+) -> Taken:
+    """Store what a provider told; the same again changes nothing."""
+    parameters = {
+        "tenant": provider.tenant_id,
+        "provider_id": provider.provider_id,
+        "provider": f"{provider.kind}:{provider.name}",
+        "events": msgspec.json.encode(events).decode(),
+    }
+    taken = await fetch_one(connection, Taken, "receipts_take", parameters)
+    assert taken is not None
+    return taken
 
 
 async def reseal_providers(connection: Connection, keyring: Keyring) -> tuple[int, list[UUID]]:

@@ -526,10 +526,15 @@ CREATE FUNCTION outbox.end_hold(held integer) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    update outbox.lane as l
-    set held_at = null, hold_code = null, hold_reason = null, probe_s = null, probe_at = null,
-        version = outbox.next_version()
-    where l.lane_id = held and l.held_at is not null;
+    with opened as (
+        update outbox.lane as l
+        set held_at = null, hold_code = null, hold_reason = null, probe_s = null, probe_at = null,
+            probe_until = null, version = outbox.next_version()
+        where l.lane_id = held and l.held_at is not null
+        returning l.tenant_id, l.queue, l.scope
+    )
+    insert into outbox.operator_action (actor, action, tenant_id, detail)
+    select 'outbox', 'unhold', o.tenant_id, jsonb_build_object('queue', o.queue, 'scope', o.scope) from opened as o;
     perform pg_notify('outbox_bell', 'control');
 end
 $$;
@@ -537,6 +542,30 @@ $$;
 CREATE FUNCTION outbox.ended_status(status text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN lower(status);
+
+CREATE FUNCTION outbox.is_uuid(value text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((value ~~ '________-____-____-____-____________'::text) AND (value !~ '[^0-9a-fA-F-]'::text) AND (octet_length(replace(value, '-'::text, ''::text)) = 32));
+
+CREATE TABLE outbox.endpoint (
+    endpoint_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    tenant_id text NOT NULL,
+    url text NOT NULL,
+    description text,
+    event_types text[] DEFAULT '{}'::text[] NOT NULL,
+    secrets bytea NOT NULL,
+    key_id text NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    disabled_reason text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+ALTER TABLE ONLY outbox.endpoint FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION outbox.endpoint_fault(job jsonb, channel text, tenant text) RETURNS outbox.fault
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN (channel IS DISTINCT FROM 'webhook'::text) THEN ROW('/endpoint'::text, 'is for webhooks alone'::text)::outbox.fault WHEN (job ? 'to'::text) THEN ROW('/endpoint'::text, 'cannot be combined with to'::text)::outbox.fault WHEN ((jsonb_typeof((job -> 'endpoint'::text)) <> 'string'::text) OR (NOT outbox.is_uuid((job ->> 'endpoint'::text))) OR (NOT (EXISTS (SELECT FROM outbox.endpoint e WHERE ((e.tenant_id = endpoint_fault.tenant) AND (e.endpoint_id = ((endpoint_fault.job ->> 'endpoint'::text))::uuid)))))) THEN ROW('/endpoint'::text, 'no such endpoint'::text)::outbox.fault ELSE NULL::outbox.fault END;
 
 CREATE FUNCTION outbox.enqueue(job jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, on_conflict text DEFAULT 'raise'::text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1058,8 +1087,10 @@ declare
     held int;
     main int := outbox.lane_of(for_tenant, for_queue);
 begin
-    select l.lane_id into held from outbox.lane as l
-    where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = for_scope and l.held_at is not null;
+    -- A probe that failed leaves the hold as it is, and the way free for the next one.
+    update outbox.lane as l set probe_until = null
+    where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = for_scope and l.held_at is not null
+    returning l.lane_id into held;
     if held is not null then
         return held;
     end if;
@@ -1070,8 +1101,10 @@ begin
     from outbox.lane as m where m.lane_id = main
     on conflict (tenant_id, queue, scope) do update
     set held_at = excluded.held_at, hold_code = excluded.hold_code, hold_reason = excluded.hold_reason,
-        probe_s = excluded.probe_s, probe_at = excluded.probe_at, version = excluded.version
+        probe_s = excluded.probe_s, probe_at = excluded.probe_at, probe_until = null, version = excluded.version
     returning l.lane_id into held;
+    insert into outbox.operator_action (actor, action, tenant_id, detail)
+    values ('outbox', 'hold', for_tenant, jsonb_build_object('queue', for_queue, 'scope', for_scope, 'code', code));
     perform pg_notify('outbox_bell', 'control');
     return held;
 end
@@ -1116,10 +1149,6 @@ CREATE FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) RETU
 CREATE FUNCTION outbox.is_typical(job jsonb, user_id text, channel text, template_code text, locale text, meta jsonb, event_id text, campaign_id text, priority text, said_id text, job_id uuid) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ((user_id <> ''::text) AND (template_code <> ''::text) AND ((said_id IS NULL) OR (job_id IS NOT NULL)) AND (channel = ANY ('{email,push,ws,sms,telegram,inbox,browser}'::text[])) AND ((priority = ANY ('{low,normal,medium,high,urgent}'::text[])) OR (priority IS NULL)) AND ((job - '{user_id,channel,template_code,locale,data,meta,created_at,send_after,expires_at}'::text[]) = '{}'::jsonb) AND (job @@ '((((((($."user_id".type() == "string" && $."template_code".type() == "string") && $."data".type() == "object") && $."meta".type() == "object") && (!(exists ($."locale")) || $."locale".type() == "string")) && ((!(exists ($."meta"."event_type")) || $."meta"."event_type".type() == "string") || $."meta"."event_type".type() == "null")) && ((!(exists ($."meta"."event_id")) || $."meta"."event_id".type() == "string") || $."meta"."event_id".type() == "null")) && ((!(exists ($."meta"."campaign_id")) || $."meta"."campaign_id".type() == "string") || $."meta"."campaign_id".type() == "null"))'::jsonpath) AND (GREATEST(octet_length(user_id), octet_length(template_code), octet_length((meta ->> 'event_type'::text)), octet_length(event_id), octet_length(campaign_id)) <= 128) AND ((locale IS NULL) OR ((locale !~ '[^A-Za-z0-9_-]'::text) AND ((octet_length(locale) >= 1) AND (octet_length(locale) <= 35)))) AND (NOT jsonb_path_exists(job, 'strict $.*.**{32}?(@.type() == "object" || @.type() == "array")'::jsonpath)));
-
-CREATE FUNCTION outbox.is_uuid(value text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ((value ~~ '________-____-____-____-____________'::text) AND (value !~ '[^0-9a-fA-F-]'::text) AND (octet_length(replace(value, '-'::text, ''::text)) = 32));
 
 CREATE FUNCTION outbox.key_faults(job jsonb, window_s_max integer) RETURNS outbox.fault[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -1368,6 +1397,33 @@ $$;
 
 COMMENT ON FUNCTION outbox.make_partitions(days_ahead integer, now timestamp with time zone) IS 'Create the daily partitions that are missing up to so many days ahead; returns how many it made.';
 
+CREATE FUNCTION outbox.miss_receipts(overdue_s double precision, batch integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    missed int;
+begin
+    delete from outbox.receipt_expected as x
+    where x.id in (select o.id from outbox.receipt_expected as o
+                   where o.expected_at < clock_timestamp() - make_interval(secs => (select s.retention_s from outbox.setting as s))
+                   order by o.expected_at limit batch for update skip locked);
+    with over as (
+        update outbox.receipt_expected as x set told = true
+        where x.id in (select o.id from outbox.receipt_expected as o
+                       where not o.told and o.expected_at < clock_timestamp() - make_interval(secs => overdue_s)
+                       order by o.expected_at limit batch for update skip locked)
+        returning x.id, x.tenant_id
+    ), marked as (
+        insert into outbox.receipt (id, tenant_id, status, at)
+        select o.id, o.tenant_id, 'missing', clock_timestamp() from over as o
+        on conflict (id, status) do nothing
+    )
+    select count(*) into missed from over;
+    return missed;
+end
+$$;
+
 CREATE SEQUENCE outbox.id_seq
     START WITH 1
     INCREMENT BY 1
@@ -1403,6 +1459,7 @@ CREATE TABLE outbox.delivery (
     provider_message_id text,
     recipient text,
     subject text,
+    locale text,
     error_class text,
     error_code text,
     error_message text,
@@ -1666,7 +1723,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION outbox.rare_faults(sent jsonb, job jsonb, channel text, limits outbox.setting) RETURNS outbox.fault[]
+CREATE FUNCTION outbox.rare_faults(sent jsonb, job jsonb, channel text, tenant text, limits outbox.setting) RETURNS outbox.fault[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     AS $_$
 declare
@@ -1685,7 +1742,7 @@ begin
         faults := faults || outbox.key_faults(job, limits.retention_s);
     end if;
     if job ? 'endpoint' then
-        faults := faults || ('/endpoint', 'no such endpoint')::outbox.fault;
+        faults := faults || outbox.endpoint_fault(job, channel, tenant);
     end if;
     if job ?| array['subject', 'idempotency_key'] then
         faults := faults || outbox.text_fault(job, 'subject', 998);
@@ -1851,7 +1908,7 @@ begin
                 then ('/send_after', 'must lie before expires_at')::outbox.fault end end,
         case when job ? 'expires_at' and p.expires_at is null
             then ('/expires_at', 'must be an RFC 3339 time with an offset')::outbox.fault end
-    ], null) || outbox.rare_faults(sent, job, p.channel, limits);
+    ], null) || outbox.rare_faults(sent, job, p.channel, p.tenant_id, limits);
     if cardinality(p.faults) > 0 then
         return p;
     end if;
@@ -1939,6 +1996,30 @@ begin
         else outbox.read_job(l.n, first_id | (nextval('outbox.id_seq') & 4194303), l.sent, of_tenant, fill, now_at, limits)
     end
     from looked_at as l);
+end
+$$;
+
+CREATE FUNCTION outbox.release_job(wanted bigint, actor text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    e record;
+begin
+    select x.id, x.claimed_by, l.tenant_id, l.queue, l.scope into e
+    from outbox.entry as x join outbox.lane as l on l.lane_id = x.lane_id
+    where x.id = wanted and outbox.acts_for(l.tenant_id)
+    for update of x;
+    if e.id is null then
+        return 'ended';
+    elsif e.scope <> 'ambiguous' or e.claimed_by is not null then
+        return 'not held';
+    end if;
+    update outbox.entry as x
+    set lane_id = outbox.lane_of(e.tenant_id, e.queue), available_at = clock_timestamp(), waits = 0
+    where x.id = wanted;
+    insert into outbox.operator_action (actor, action, tenant_id, id) values (actor, 'release', e.tenant_id, wanted);
+    return 'released';
 end
 $$;
 
@@ -2340,6 +2421,52 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.take_receipts(for_tenant text, for_provider uuid, provider_name text, events json) RETURNS TABLE(known integer, stored integer)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    if not outbox.acts_for(for_tenant) then
+        raise exception using errcode = 'OBX03', detail = '[]', message = 'another tenant''s provider';
+    end if;
+    return query
+    with found as materialized (
+        select j.id, j.channel, e.status, e.at, e.detail, e.hard
+        from json_to_recordset(events) as e(job_id uuid, message_id text, status text, at timestamptz, detail text,
+                                            hard boolean)
+        left join outbox.job_key as k on k.tenant_id = for_tenant and k.job_id = e.job_id
+        left join outbox.receipt_expected as x
+          on x.provider_id = for_provider and x.tenant_id = for_tenant and x.provider_message_id = e.message_id
+        cross join lateral (select j.id, j.channel from outbox.job as j
+                            where j.id = coalesce(k.id, x.id) and j.tenant_id = for_tenant offset 0) as j
+    ), fresh as (
+        insert into outbox.receipt (id, tenant_id, status, at, provider, detail)
+        select distinct on (f.id, f.status) f.id, for_tenant, f.status, f.at, provider_name, f.detail
+        from found as f order by f.id, f.status, f.at
+        on conflict (id, status) do nothing
+        returning id, status
+    ), told as (
+        update outbox.receipt_expected as x set told = true
+        where x.id in (select f.id from found as f) and not x.told
+    ), gone as (
+        insert into outbox.suppression as s (tenant_id, channel, address, code, reason)
+        select distinct on (f.channel, lower(d.recipient)) for_tenant, f.channel, lower(d.recipient),
+            'receipt.' || f.status, f.detail
+        from found as f
+        join fresh as n on n.id = f.id and n.status = f.status
+        cross join lateral (select d.recipient from outbox.delivery as d
+                            where d.id = f.id and d.status = 'SENT' and d.recipient is not null
+                            order by d.lease_no desc limit 1) as d
+        where f.hard and f.status in ('bounced', 'complained', 'opted_out')
+        on conflict (tenant_id, channel, address) do update
+        set code = excluded.code, reason = excluded.reason, created_at = excluded.created_at, expires_at = null
+        where s.expires_at <= clock_timestamp()
+    )
+    select (select count(*)::int from found), (select count(*)::int from fresh);
+end
+$$;
+
 CREATE FUNCTION outbox.text_fault(job jsonb, key text, chars_max integer) RETURNS outbox.fault
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (jsonb_typeof((job -> key)) <> 'string'::text) THEN ROW(outbox.pointer(key), 'must be a string'::text)::outbox.fault WHEN ((char_length((job ->> key)) < 1) OR (char_length((job ->> key)) > chars_max)) THEN ROW(outbox.pointer(key), format('must have 1 to %s characters'::text, chars_max))::outbox.fault ELSE NULL::outbox.fault END;
@@ -2476,6 +2603,7 @@ CREATE TABLE outbox.lane (
     hold_reason text,
     probe_at timestamp with time zone,
     probe_s integer,
+    probe_until timestamp with time zone,
     version bigint DEFAULT 0 NOT NULL,
     CONSTRAINT lane_burst_check CHECK (((burst >= 1) AND (burst <= 1000000))),
     CONSTRAINT lane_concurrency_max_check CHECK (((concurrency_max >= 1) AND (concurrency_max <= 100000))),
@@ -2586,7 +2714,7 @@ CREATE VIEW outbox.api_notification WITH (security_invoker='true') AS
             r_1.at
            FROM outbox.receipt r_1
           WHERE (r_1.id = j.id)
-          ORDER BY r_1.receipt_id DESC
+          ORDER BY (array_position(ARRAY['missing'::text, 'delivered'::text, 'opened'::text, 'bounced'::text, 'complained'::text, 'opted_out'::text], r_1.status)) DESC
          LIMIT 1) r ON (true));
 
 CREATE VIEW outbox.api_notification_delivery WITH (security_invoker='true') AS
@@ -2597,7 +2725,7 @@ CREATE VIEW outbox.api_notification_delivery WITH (security_invoker='true') AS
     j.queue,
     j.template_code,
     d.template_version,
-    j.locale,
+    COALESCE(d.locale, j.locale) AS locale,
     j.event_id,
     j.campaign_id,
     j.category,
@@ -3083,7 +3211,7 @@ CREATE VIEW outbox.notification AS
             r_1.at
            FROM outbox.receipt r_1
           WHERE (r_1.id = j.id)
-          ORDER BY r_1.receipt_id DESC
+          ORDER BY (array_position(ARRAY['missing'::text, 'delivered'::text, 'opened'::text, 'bounced'::text, 'complained'::text, 'opted_out'::text], r_1.status)) DESC
          LIMIT 1) r ON (true));
 
 COMMENT ON VIEW outbox.notification IS 'One row for each job, the waiting ones too.';
@@ -3096,7 +3224,7 @@ CREATE VIEW outbox.notification_delivery AS
     j.queue,
     j.template_code,
     d.template_version,
-    j.locale,
+    COALESCE(d.locale, j.locale) AS locale,
     j.event_id,
     j.campaign_id,
     j.category,
@@ -3364,10 +3492,12 @@ CREATE TABLE outbox.provider (
     credentials bytea,
     key_id text,
     enabled boolean DEFAULT true NOT NULL,
+    receipts text,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT provider_check CHECK (((credentials IS NULL) = (key_id IS NULL))),
-    CONSTRAINT provider_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 64)))
+    CONSTRAINT provider_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 64))),
+    CONSTRAINT provider_receipts_check CHECK ((receipts = ANY (ARRAY['standard'::text, 'twilio'::text, 'sendgrid'::text, 'postmark'::text])))
 );
 
 ALTER TABLE ONLY outbox.provider FORCE ROW LEVEL SECURITY;
@@ -3388,6 +3518,17 @@ CREATE TABLE outbox.queue_pause (
     paused_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     paused_by text NOT NULL
 );
+
+CREATE TABLE outbox.receipt_expected (
+    id bigint NOT NULL,
+    tenant_id text NOT NULL,
+    provider_id uuid NOT NULL,
+    provider_message_id text,
+    expected_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    told boolean DEFAULT false NOT NULL
+);
+
+ALTER TABLE ONLY outbox.receipt_expected FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.receipt ALTER COLUMN receipt_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME outbox.receipt_receipt_id_seq
@@ -3548,11 +3689,13 @@ CREATE TABLE outbox.template (
     body_html text,
     schema jsonb,
     keep_content text DEFAULT 'hash'::text NOT NULL,
+    on_ambiguous text DEFAULT 'resend'::text NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     created_by text,
     deleted_at timestamp with time zone,
     CONSTRAINT template_code_check CHECK (((char_length(code) >= 1) AND (char_length(code) <= 128))),
-    CONSTRAINT template_keep_content_check CHECK ((keep_content = ANY (ARRAY['none'::text, 'hash'::text, 'full'::text])))
+    CONSTRAINT template_keep_content_check CHECK ((keep_content = ANY (ARRAY['none'::text, 'hash'::text, 'full'::text]))),
+    CONSTRAINT template_on_ambiguous_check CHECK ((on_ambiguous = ANY (ARRAY['resend'::text, 'hold'::text, 'fail'::text])))
 );
 
 ALTER TABLE ONLY outbox.template FORCE ROW LEVEL SECURITY;
@@ -3619,6 +3762,9 @@ ALTER TABLE ONLY outbox.device
 
 ALTER TABLE ONLY outbox.dispatcher
     ADD CONSTRAINT dispatcher_pkey PRIMARY KEY (epoch);
+
+ALTER TABLE ONLY outbox.endpoint
+    ADD CONSTRAINT endpoint_pkey PRIMARY KEY (endpoint_id);
 
 ALTER TABLE ONLY outbox.entry
     ADD CONSTRAINT entry_pkey PRIMARY KEY (id);
@@ -3698,6 +3844,9 @@ ALTER TABLE ONLY outbox.provider
 ALTER TABLE ONLY outbox.queue_pause
     ADD CONSTRAINT queue_pause_pkey PRIMARY KEY (queue);
 
+ALTER TABLE ONLY outbox.receipt_expected
+    ADD CONSTRAINT receipt_expected_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY outbox.receipt
     ADD CONSTRAINT receipt_pkey PRIMARY KEY (receipt_id);
 
@@ -3768,7 +3917,13 @@ CREATE INDEX operator_action_job ON outbox.operator_action USING btree (id) WHER
 
 CREATE INDEX ordering_gap_dead ON outbox.ordering_gap USING btree (dead_id) WHERE (dead_id IS NOT NULL);
 
-CREATE INDEX receipt_job ON outbox.receipt USING btree (id, receipt_id);
+CREATE INDEX receipt_expected_at ON outbox.receipt_expected USING btree (expected_at);
+
+CREATE INDEX receipt_expected_message ON outbox.receipt_expected USING btree (provider_id, provider_message_id);
+
+CREATE INDEX receipt_expected_untold ON outbox.receipt_expected USING btree (expected_at) WHERE (NOT told);
+
+CREATE UNIQUE INDEX receipt_job ON outbox.receipt USING btree (id, status);
 
 CREATE INDEX rule_event ON outbox.rule USING btree (tenant_id, event_type) WHERE enabled;
 
@@ -3791,6 +3946,8 @@ ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_5_pkey;
 ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_6_pkey;
 
 ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_7_pkey;
+
+CREATE TRIGGER catalog_changed AFTER DELETE OR UPDATE ON outbox.endpoint FOR EACH STATEMENT EXECUTE FUNCTION outbox.catalog_changed();
 
 CREATE TRIGGER catalog_changed AFTER INSERT OR DELETE OR UPDATE ON outbox.provider FOR EACH STATEMENT EXECUTE FUNCTION outbox.catalog_changed();
 
@@ -3851,6 +4008,8 @@ CREATE POLICY everything ON outbox.ordering_gap TO outbox_owner, outbox_dispatch
 CREATE POLICY everything ON outbox.provider TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.receipt TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.receipt_expected TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.recipient TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
@@ -3922,6 +4081,8 @@ CREATE POLICY own_tenant ON outbox.provider TO outbox_api USING (outbox.sees(ten
 
 CREATE POLICY own_tenant ON outbox.receipt TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
+CREATE POLICY own_tenant ON outbox.receipt_expected TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
 CREATE POLICY own_tenant ON outbox.recipient TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.rule TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
@@ -3949,6 +4110,8 @@ CREATE POLICY own_tenant ON outbox.tenant TO outbox_api USING (outbox.sees(tenan
 ALTER TABLE outbox.provider ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.receipt ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.receipt_expected ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.recipient ENABLE ROW LEVEL SECURITY;
 
@@ -4053,6 +4216,15 @@ GRANT ALL ON FUNCTION outbox.ended_status(status text) TO outbox_auditor;
 GRANT ALL ON FUNCTION outbox.ended_status(status text) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.ended_status(status text) TO outbox_api;
 
+REVOKE ALL ON FUNCTION outbox.is_uuid(value text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.is_uuid(value text) TO outbox_dispatcher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.endpoint TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.endpoint TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.endpoint_fault(job jsonb, channel text, tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.endpoint_fault(job jsonb, channel text, tenant text) TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.enqueue(job jsonb, tenant text, notify boolean, on_conflict text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.enqueue(job jsonb, tenant text, notify boolean, on_conflict text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) TO outbox_producer;
 GRANT ALL ON FUNCTION outbox.enqueue(job jsonb, tenant text, notify boolean, on_conflict text, OUT job_id uuid, OUT status text, OUT duplicate boolean, OUT job_ids uuid[]) TO outbox_api;
@@ -4142,9 +4314,6 @@ GRANT ALL ON FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text
 REVOKE ALL ON FUNCTION outbox.is_typical(job jsonb, user_id text, channel text, template_code text, locale text, meta jsonb, event_id text, campaign_id text, priority text, said_id text, job_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.is_typical(job jsonb, user_id text, channel text, template_code text, locale text, meta jsonb, event_id text, campaign_id text, priority text, said_id text, job_id uuid) TO outbox_dispatcher;
 
-REVOKE ALL ON FUNCTION outbox.is_uuid(value text) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.is_uuid(value text) TO outbox_dispatcher;
-
 REVOKE ALL ON FUNCTION outbox.key_faults(job jsonb, window_s_max integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.key_faults(job jsonb, window_s_max integer) TO outbox_dispatcher;
 
@@ -4182,6 +4351,9 @@ GRANT ALL ON FUNCTION outbox.make_lanes() TO outbox_dispatcher;
 REVOKE ALL ON FUNCTION outbox.make_partitions(days_ahead integer, now timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.make_partitions(days_ahead integer, now timestamp with time zone) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.make_partitions(days_ahead integer, now timestamp with time zone) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.miss_receipts(overdue_s double precision, batch integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.miss_receipts(overdue_s double precision, batch integer) TO outbox_dispatcher;
 
 GRANT USAGE ON SEQUENCE outbox.id_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.id_seq TO outbox_api;
@@ -4230,14 +4402,18 @@ GRANT ALL ON FUNCTION outbox.raise_conflicts(results outbox.enqueued[]) TO outbo
 REVOKE ALL ON FUNCTION outbox.raise_faults(parsed outbox.parsed[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.raise_faults(parsed outbox.parsed[]) TO outbox_dispatcher;
 
-REVOKE ALL ON FUNCTION outbox.rare_faults(sent jsonb, job jsonb, channel text, limits outbox.setting) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.rare_faults(sent jsonb, job jsonb, channel text, limits outbox.setting) TO outbox_dispatcher;
+REVOKE ALL ON FUNCTION outbox.rare_faults(sent jsonb, job jsonb, channel text, tenant text, limits outbox.setting) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.rare_faults(sent jsonb, job jsonb, channel text, tenant text, limits outbox.setting) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.read_job(ord integer, id bigint, sent jsonb, tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.read_job(ord integer, id bigint, sent jsonb, tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.release_job(wanted bigint, actor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.release_job(wanted bigint, actor text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.release_job(wanted bigint, actor text) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.reorder(wanted bigint, tenant text, of_queue text, key text, lane integer, OUT lane_id integer, OUT ordering_id bigint, OUT place bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.reorder(wanted bigint, tenant text, of_queue text, key text, lane integer, OUT lane_id integer, OUT ordering_id bigint, OUT place bigint) TO outbox_dispatcher;
@@ -4293,6 +4469,10 @@ GRANT ALL ON FUNCTION outbox.store_ordered(parsed outbox.parsed[], fresh_ids big
 
 REVOKE ALL ON FUNCTION outbox.take_ordering(tenant text, of_queue text, hash bytea, OUT ordering_id bigint, OUT is_new boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.take_ordering(tenant text, of_queue text, hash bytea, OUT ordering_id bigint, OUT is_new boolean) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.take_receipts(for_tenant text, for_provider uuid, provider_name text, events json) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.take_receipts(for_tenant text, for_provider uuid, provider_name text, events json) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.take_receipts(for_tenant text, for_provider uuid, provider_name text, events json) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.text_fault(job jsonb, key text, chars_max integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.text_fault(job jsonb, key text, chars_max integer) TO outbox_dispatcher;
@@ -4430,6 +4610,8 @@ GRANT SELECT ON TABLE outbox.queue_now TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.queue_pause TO outbox_dispatcher;
 GRANT SELECT ON TABLE outbox.queue_pause TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.receipt_expected TO outbox_dispatcher;
 
 GRANT USAGE ON SEQUENCE outbox.receipt_receipt_id_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.receipt_receipt_id_seq TO outbox_api;

@@ -225,6 +225,10 @@ def fill_for_both(desk: Desk) -> None:
     for tenant in ("default", "acme"):
         for statement in (
             "insert into outbox.tenant (tenant_id) values (%(t)s) on conflict do nothing",
+            "insert into outbox.receipt_expected (id, tenant_id, provider_id)"
+            " values (hashtext(%(t)s), %(t)s, gen_random_uuid())",
+            "insert into outbox.endpoint (tenant_id, url, secrets, key_id)"
+            " values (%(t)s, 'https://a.example', 'sealed', 'k')",
             "insert into outbox.provider (tenant_id, channel, kind, name, credentials, key_id)"
             " values (%(t)s, 'email', 'smtp', 'main', 'sealed', 'k')",
             "insert into outbox.device (tenant_id, user_id, channel, address)"

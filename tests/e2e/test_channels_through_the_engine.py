@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -200,6 +201,54 @@ async def test_a_wrong_password_holds_the_mail_and_the_right_one_lets_all_of_it_
     assert len(server.mails) == 40
     assert len({mail.parsed()["message-id"] for mail in server.mails}) == 40
     assert desk.value("select count(*) from outbox.dead_letter") == 0
+
+
+async def test_a_wrong_password_costs_ten_thousand_waiting_mails_nothing(desk: Desk) -> None:
+    """They are held, not failed; with the right password each arrives, once."""
+    count = 10_000
+    template(desk)
+    person(desk, "u1", email="a@example.com")
+    desk.admin.execute(
+        "select count(*) from outbox.enqueue_many(array(select jsonb_build_object('channel',"
+        " 'email', 'user_id', 'u1', 'template_code', 'welcome', 'locale', 'ru', 'meta',"
+        " '{}'::jsonb, 'data', '{\"name\": \"Ann\"}'::jsonb, 'created_at', now())"
+        " from generate_series(1, %s)))",
+        (count,),
+    )
+    async with mail_server(offers_login=True) as server:
+        server.accepts_login = False
+        options = {
+            "MAIL_FROM": "outbox@example.com",
+            "SMTP_URL": f"smtp://us:word@127.0.0.1:{server.port}?starttls=off",
+        }
+        channels = load_handlers(options)
+        async with dispatching(
+            desk, {}, channels=channels, probe_s=0.3, concurrency={"email": 20}
+        ):
+            held = "select exists (select from outbox.lane where held_at is not null)"
+            await desk.until(lambda: bool(desk.value(held)))
+            probes = "select probe_s > 1 from outbox.lane where held_at is not null"
+            await desk.until(lambda: bool(desk.value(probes)))
+            assert server.mails == []
+            assert len(server.logins) < 100
+            server.accepts_login = True
+            for share in range(1, 11):
+                await desk.until(partial(_has, server, count * share // 10))
+            left = "select count(*) from outbox.entry"
+            await desk.until(lambda: desk.value(left) == 0)
+    assert len(server.mails) == count
+    ids = {_message_id(mail.content) for mail in server.mails}
+    assert len(ids) == count
+    assert desk.value("select count(*) from outbox.dead_letter") == 0
+    assert desk.value("select max(attempt) from outbox.delivery") == 1
+
+
+def _has(server: MailServer, mails: int) -> bool:
+    return len(server.mails) >= mails
+
+
+def _message_id(content: bytes) -> bytes:
+    return content.lower().partition(b"message-id:")[2].split(b"\r\n", 1)[0]
 
 
 async def test_an_address_that_is_gone_is_suppressed_for_the_next_job(desk: Desk) -> None:

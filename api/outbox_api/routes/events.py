@@ -11,7 +11,7 @@ from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
 from outbox.errors import Fault
-from outbox.store import events, jobs
+from outbox.store import endpoints, events, jobs
 from outbox.store.events import EventParts, KnownEvent, RuleRow
 from outbox.store.jobs import InvalidBatch
 from outbox.store.pool import Connection
@@ -25,6 +25,9 @@ from outbox_api.requests import ApiRequest, idempotency_key, read_query, read_st
 from outbox_api.routes.jobs import traceparent_of
 from outbox_api.runtime import runtime_of
 from outbox_api.tenancy import TenantQuery, one_tenant
+
+ENDPOINTS_MAX = 1_000
+"""So many of a tenant's endpoints can listen to one event."""
 
 
 class EventBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,9 +148,13 @@ async def _make_jobs(
         )
     ]
     made = [(rule, channel) for rule in rules for channel in rule.channels]
-    if not made:
+    listening = await endpoints.list_endpoints(
+        connection, tenant=tenant, event_type=event.event_type, limit=ENDPOINTS_MAX
+    )
+    if not made and not listening:
         return []
     texts = [_job(event, rule, channel, accepted_at) for rule, channel in made]
+    texts += [_webhook(event, endpoint.endpoint_id) for endpoint in listening]
     try:
         results = await jobs.enqueue(
             connection,
@@ -164,9 +171,22 @@ async def _make_jobs(
                     f"{fault.message} (of the job for {made[fault.index][1]} of this rule)",
                 )
                 for fault in error.faults
+                if fault.index < len(made)
             ]
         ) from error
     return [stored.job_id for stored in results if stored.job_id is not None]
+
+
+def _webhook(event: EventParts, endpoint_id: UUID) -> str:
+    job = {
+        "job_id": uuid5(event.event_id, str(endpoint_id)),
+        "channel": "webhook",
+        "endpoint": endpoint_id,
+        "data": msgspec.Raw(event.data.encode()),
+        "meta": {"event_type": event.event_type, "event_id": event.event_id},
+        "created_at": event.occurred_at,
+    }
+    return msgspec.json.encode(job).decode()
 
 
 def _job(event: EventParts, rule: RuleRow, channel: str, accepted_at: datetime) -> str:

@@ -276,6 +276,34 @@ async def promote_job(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIRespon
 
 @operation(
     "POST",
+    "/jobs/{job_id:uuid}/release",
+    summary="Send what may have been delivered already",
+    tag="jobs",
+    needs="jobs:write",
+    query=TenantQuery,
+    answers={202: Answer(JobNow, "It is due now.", _NOW | {"status": "pending"})},
+    problems=(400, 404, 409),
+    path_examples={"job_id": samples.JOB_ID},
+)
+async def release_job(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIResponse:
+    """Send a job that its template's `on_ambiguous: hold` has stopped. To drop it, cancel it."""
+    tenant_id = read_query(request, TenantQuery).tenant_id
+    runtime = runtime_of(request)
+    async with runtime.database.transaction(request.auth.sees) as connection:
+        found = await locate_job(connection, request, job_id, tenant_id)
+        match await jobs.release(connection, found.id, actor=request.auth.name):
+            case "not held":
+                raise Problem(409, "This job is not held for an outcome that nobody knows.")
+            case "ended":
+                raise Problem(409, "This job has ended already.")
+            case _:
+                pass
+    runtime.bell.ring()
+    return answer(JobNow(job_id=job_id, status="pending"), status=202)
+
+
+@operation(
+    "POST",
     "/jobs/{job_id:uuid}/resend",
     summary="Send again what was sent",
     tag="jobs",
@@ -337,4 +365,4 @@ async def resend_job(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIRespons
     )
 
 
-ROUTES = [cancel_job, cancel_jobs, retry_job, promote_job, resend_job]
+ROUTES = [cancel_job, cancel_jobs, retry_job, promote_job, release_job, resend_job]

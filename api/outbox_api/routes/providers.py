@@ -16,12 +16,14 @@ from msgspec import Meta
 
 from outbox.channels.providers import (
     PROVIDER_KINDS,
+    RECEIPT_SECRET,
     ProviderKind,
     ProviderSpec,
     provider_settings,
 )
 from outbox.channels.registry import is_installed, make_handler
 from outbox.errors import ConfigError, Fault, SealBroken
+from outbox.receipts import ReceiptFormat, is_secret
 from outbox.store import catalog, providers
 from outbox.store.providers import ProviderParts, StoredProvider, open_credentials
 from outbox_api import samples
@@ -43,6 +45,8 @@ class ProviderBody(msgspec.Struct, frozen=True, kw_only=True):
     """A provider. `preference`: the lowest is asked first, the others when it is in trouble.
 
     `credentials` are encrypted and never shown; left out, those that are stored stay.
+    `receipts`: how it calls back at /callbacks/{provider_id}, signed with the credential
+    `receipt_secret`.
     """
 
     channel: Name
@@ -52,6 +56,7 @@ class ProviderBody(msgspec.Struct, frozen=True, kw_only=True):
     config: Values = {}
     credentials: Values | None = None
     enabled: bool = True
+    receipts: ReceiptFormat | None = None
 
 
 class ProviderView(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +72,7 @@ class ProviderView(msgspec.Struct, frozen=True, kw_only=True):
     has_credentials: bool
     key_id: str | None
     enabled: bool
+    receipts: str | None
     created_at: datetime
     updated_at: datetime
 
@@ -89,6 +95,7 @@ _BODY = {
     },
     "credentials": {"smtp_username": "cinema", "smtp_password": "…"},
     "enabled": True,
+    "receipts": None,
 }
 _VIEW = {name: value for name, value in _BODY.items() if name != "credentials"} | {
     "provider_id": samples.RULE_ID,
@@ -154,6 +161,7 @@ async def _put(
         config=body.config,
         credentials=body.credentials,
         enabled=body.enabled,
+        receipts=body.receipts,
     )
     try:
         async with runtime.database.transaction(request.auth.sees) as connection:
@@ -198,7 +206,9 @@ def _check_values(body: ProviderBody, kind: ProviderKind) -> None:
     """Raise Problem 422 for what this kind cannot be told."""
     faults = [
         *_value_faults("/config", body.config, kind.config),
-        *_value_faults("/credentials", body.credentials or {}, kind.credentials),
+        *_value_faults(
+            "/credentials", body.credentials or {}, (*kind.credentials, RECEIPT_SECRET)
+        ),
     ]
     for name, value in body.config.items():
         if _has_password(value):
@@ -238,6 +248,10 @@ def _check_whole(
         credentials = (
             {} if known is None else open_credentials(runtime.sealing, sealed, known.provider_id)
         )
+    secret = credentials.get(RECEIPT_SECRET)
+    if body.receipts is not None and (secret is None or not is_secret(body.receipts, secret)):
+        said = f"must be the secret that {body.receipts} callbacks are checked with"
+        raise invalid([Fault(f"/credentials/{RECEIPT_SECRET}", said)])
     for name in PROVIDER_KINDS[body.channel][body.kind].required:
         if not body.config.get(name) and not credentials.get(name):
             raise invalid([Fault(f"/credentials/{name}", "is required")])

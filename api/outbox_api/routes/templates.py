@@ -19,6 +19,7 @@ from outbox.render import (
 from outbox.store import catalog
 from outbox.store.catalog import (
     KeepContent,
+    OnAmbiguous,
     TemplateKey,
     TemplateParts,
     TemplateRow,
@@ -52,13 +53,17 @@ Part = Annotated[str, Meta(min_length=1, max_length=PART_CHARS_MAX)]
 
 
 class TemplateBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts that the channel has: Jinja2. `schema` is a JSON Schema for a job's `data`."""
+    """The parts that the channel has: Jinja2. `schema` is a JSON Schema for a job's `data`.
+
+    `on_ambiguous`: what becomes of a delivery that went out and was never answered.
+    """
 
     subject: Annotated[str, Meta(min_length=1, max_length=4_096)] | None = None
     text: Part | None = None
     html: Part | None = None
     schema: JsonSchema = msgspec.field(default_factory=left_out)
     keep_content: KeepContent = "hash"
+    on_ambiguous: OnAmbiguous = "resend"
 
 
 class TemplateView(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +79,7 @@ class TemplateView(msgspec.Struct, frozen=True, kw_only=True):
     html: str | None
     schema: msgspec.Raw | None
     keep_content: KeepContent
+    on_ambiguous: OnAmbiguous
     created_at: datetime
     created_by: str | None
     deleted_at: datetime | None
@@ -108,6 +114,7 @@ _BODY = {
     "html": '<p>Здравствуйте, {{ first_name }}. <a href="{{ login_url }}">Вход</a></p>',
     "schema": {"type": "object", "required": ["first_name", "login_url"]},
     "keep_content": "hash",
+    "on_ambiguous": "resend",
 }
 _VIEW = _BODY | {
     "tenant_id": "default",
@@ -176,6 +183,7 @@ async def put_template(
         html=body.html,
         schema=written(body.schema),
         keep_content=body.keep_content,
+        on_ambiguous=body.on_ambiguous,
     )
     async with runtime.database.transaction(request.auth.sees) as connection:
         stored, changed = await catalog.put_template(
@@ -344,6 +352,7 @@ def _view(row: TemplateRow) -> TemplateView:
         html=row.body_html,
         schema=raw(row.schema),
         keep_content=row.keep_content,
+        on_ambiguous=row.on_ambiguous,
         created_at=row.created_at,
         created_by=row.created_by,
         deleted_at=row.deleted_at,

@@ -10,7 +10,7 @@ with o as materialized (
         id bigint, lease_no int, epoch bigint, op text, status text, series smallint, attempt smallint,
         next_attempt smallint, next_lane int, next_at timestamptz, waits smallint, tenant_id text,
         started_at timestamptz, finished_at timestamptz, duration_ms int, provider text,
-        provider_message_id text, recipient text, subject text, content_sha256 text, content text,
+        provider_message_id text, recipient text, subject text, locale text, content_sha256 text, content text,
         template_version int, error_class text, error_code text, error_message text, dead_reason text)
 ), gone as (
     delete from outbox.entry as e
@@ -53,12 +53,12 @@ with o as materialized (
 ), history as (
     insert into outbox.delivery (id, started_at, finished_at, next_attempt_at, epoch, recipient_hash, lease_no,
         duration_ms, template_version, series, attempt, late, terminal, status, tenant_id, provider,
-        provider_message_id, recipient, subject, error_class, error_code, error_message, content_sha256, content)
+        provider_message_id, recipient, subject, locale, error_class, error_code, error_message, content_sha256, content)
     select j.id, j.started_at, j.finished_at, case when not j.late and not j.cancelled and j.op = 'again' then j.next_at end,
         j.epoch, case when j.recipient is not null then outbox.address_hash(j.recipient) end, j.lease_no,
         j.duration_ms, j.template_version, j.series, j.attempt, j.late,
         j.op = 'end' or j.cancelled, j.said, j.tenant_id, j.provider, j.provider_message_id, j.recipient, j.subject,
-        j.error_class, j.error_code, j.error_message, decode(j.content_sha256, 'hex'), decode(j.content, 'base64')
+        j.locale, j.error_class, j.error_code, j.error_message, decode(j.content_sha256, 'hex'), decode(j.content, 'base64')
     from judged as j
     where (j.op <> 'release' or j.cancelled) and not j.repeated
       -- A late one may come when the job is no longer kept: then there is no partition for its history.

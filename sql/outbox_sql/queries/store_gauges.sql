@@ -4,7 +4,9 @@ select (select count(*) from outbox.dispatcher as d
           and d.heartbeat_at > clock_timestamp() - interval '10 seconds') as dispatchers,
        (select coalesce(json_agg(json_build_array(l.tenant_id, l.queue, l.scope)), '[]')::text
         from (select l.tenant_id, l.queue, l.scope from outbox.lane as l
-              where l.held_at is not null limit 100) as l) as held,
+              where l.held_at is not null
+                and (l.scope <> 'ambiguous' or exists (select from outbox.entry as e where e.lane_id = l.lane_id))
+              limit 100) as l) as held,
        (select coalesce(json_agg(json_build_array(g.queue, g.reason, g.n)), '[]')::text
         from (select coalesce(d.queue, '') as queue, d.reason, count(*) as n
               from outbox.dead_letter as d where d.replayed_at is null group by 1, 2) as g) as dead_letters,

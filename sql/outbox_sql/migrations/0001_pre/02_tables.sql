@@ -50,6 +50,8 @@ create table outbox.provider (
     credentials       bytea,
     key_id            text,
     enabled           boolean     not null default true,
+    -- How it tells us later what became of a message; null: it does not.
+    receipts          text        check (receipts in ('standard', 'twilio', 'sendgrid', 'postmark')),
     created_at        timestamptz not null default clock_timestamp(),
     updated_at        timestamptz not null default clock_timestamp(),
     unique (tenant_id, channel, name),
@@ -78,6 +80,23 @@ create table outbox.api_key (
     revoked_at        timestamptz
 );
 
+-- A webhook's registered address. `secrets` is an encrypted list of {secret, until}. Events of
+-- `event_types` are sent there by themselves; jobs may name the endpoint besides.
+create table outbox.endpoint (
+    endpoint_id       uuid        primary key default gen_random_uuid(),
+    tenant_id         text        not null,
+    url               text        not null,
+    description       text,
+    event_types       text[]      not null default '{}',
+    secrets           bytea       not null,
+    key_id            text        not null,
+    enabled           boolean     not null default true,
+    disabled_reason   text,
+    created_at        timestamptz not null default clock_timestamp(),
+    updated_at        timestamptz not null default clock_timestamp()
+);
+create index endpoint_tenant on outbox.endpoint (tenant_id, endpoint_id);
+
 -- What can be delivered here: channels and queues that have a handler installed.
 create table outbox.handler (
     kind              text        not null check (kind in ('channel', 'queue')),
@@ -104,6 +123,7 @@ create table outbox.lane (
     hold_reason       text,
     probe_at          timestamptz,
     probe_s           int,
+    probe_until       timestamptz,  -- until then a probe may still be running somewhere
     version           bigint      not null default 0,
     unique (tenant_id, queue, scope)
 );
@@ -277,6 +297,7 @@ create table outbox.delivery (
     provider_message_id text,
     recipient         text,
     subject           text,
+    locale            text,
     error_class       text,
     error_code        text,
     error_message     text,
@@ -338,7 +359,21 @@ create table outbox.receipt (
     provider          text,
     detail            text
 );
-create index receipt_job on outbox.receipt (id, receipt_id);
+create unique index receipt_job on outbox.receipt (id, status);
+
+-- What was sent by a provider that will tell what became of it. `told`: it has, or we have marked it
+-- as missing.
+create table outbox.receipt_expected (
+    id                bigint      primary key,
+    tenant_id         text        not null,
+    provider_id       uuid        not null,
+    provider_message_id text,
+    expected_at       timestamptz not null default clock_timestamp(),
+    told              boolean     not null default false
+);
+create index receipt_expected_message on outbox.receipt_expected (provider_id, provider_message_id);
+create index receipt_expected_untold on outbox.receipt_expected (expected_at) where not told;
+create index receipt_expected_at on outbox.receipt_expected (expected_at);
 
 -- Counts and a latency histogram for one second, lane and dispatcher; appended, rolled up later.
 create table outbox.stat_second (
@@ -399,6 +434,8 @@ create table outbox.template (
     body_html         text,
     schema            jsonb,
     keep_content      text        not null default 'hash' check (keep_content in ('none', 'hash', 'full')),
+    -- What becomes of a delivery that went out and was never answered.
+    on_ambiguous      text        not null default 'resend' check (on_ambiguous in ('resend', 'hold', 'fail')),
     created_at        timestamptz not null default clock_timestamp(),
     created_by        text,
     deleted_at        timestamptz,

@@ -248,8 +248,18 @@ begin
 end
 $$;
 
+create function outbox.endpoint_fault(job jsonb, channel text, tenant text) returns outbox.fault
+    language sql stable parallel safe
+    return case when channel is distinct from 'webhook' then ('/endpoint', 'is for webhooks alone')::outbox.fault
+                when job ? 'to' then ('/endpoint', 'cannot be combined with to')::outbox.fault
+                when jsonb_typeof(job -> 'endpoint') <> 'string' or not outbox.is_uuid(job ->> 'endpoint')
+                     or not exists (select from outbox.endpoint as e
+                                    where e.tenant_id = tenant and e.endpoint_id = (job ->> 'endpoint')::uuid)
+                    then ('/endpoint', 'no such endpoint')::outbox.fault end;
+
 -- The faults of what few jobs have: unknown and rarer fields, depth. `job` is `sent` without nulls.
-create function outbox.rare_faults(sent jsonb, job jsonb, channel text, limits outbox.setting) returns outbox.fault[]
+create function outbox.rare_faults(sent jsonb, job jsonb, channel text, tenant text, limits outbox.setting)
+    returns outbox.fault[]
     language plpgsql stable parallel safe as $$
 declare
     rest jsonb := sent - array['job_id', 'user_id', 'channel', 'template_code', 'locale', 'data', 'meta', 'created_at',
@@ -267,7 +277,7 @@ begin
         faults := faults || outbox.key_faults(job, limits.retention_s);
     end if;
     if job ? 'endpoint' then
-        faults := faults || ('/endpoint', 'no such endpoint')::outbox.fault;
+        faults := faults || outbox.endpoint_fault(job, channel, tenant);
     end if;
     if job ?| array['subject', 'idempotency_key'] then
         faults := faults || outbox.text_fault(job, 'subject', 998);
@@ -464,7 +474,7 @@ begin
                 then ('/send_after', 'must lie before expires_at')::outbox.fault end end,
         case when job ? 'expires_at' and p.expires_at is null
             then ('/expires_at', 'must be an RFC 3339 time with an offset')::outbox.fault end
-    ], null) || outbox.rare_faults(sent, job, p.channel, limits);
+    ], null) || outbox.rare_faults(sent, job, p.channel, p.tenant_id, limits);
     if cardinality(p.faults) > 0 then
         return p;
     end if;

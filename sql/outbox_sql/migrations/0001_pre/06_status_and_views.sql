@@ -42,7 +42,7 @@ create function outbox.id_of(tenant text, job_id uuid) returns bigint
 comment on function outbox.id_of is 'The internal id of a job: the views find one job fast by `where id = outbox.id_of(…)`.';
 
 create view outbox.notification_delivery as
-select j.job_id, j.tenant_id, j.user_id, j.channel, j.queue, j.template_code, d.template_version, j.locale,
+select j.job_id, j.tenant_id, j.user_id, j.channel, j.queue, j.template_code, d.template_version, coalesce(d.locale, j.locale) as locale,
        j.event_id, j.campaign_id, j.category, d.recipient, d.subject, encode(d.content_sha256, 'hex') as content_sha256,
        d.series, d.attempt, d.lease_no, d.late, d.status, d.provider, d.provider_message_id, d.error_class,
        d.error_code, d.error_message, d.started_at, d.finished_at, d.duration_ms, d.next_attempt_at,
@@ -89,7 +89,10 @@ left join lateral (select d.status, d.finished_at, d.series, d.attempt from outb
 left join lateral (select d.error_class, d.error_code, d.error_message from outbox.delivery as d
                    where d.id = j.id and not d.late order by d.lease_no desc limit 1) as last on true
 left join lateral (select r.status, r.at from outbox.receipt as r
-                   where r.id = j.id order by r.receipt_id desc limit 1) as r on true;
+                   where r.id = j.id
+                   -- Forward only, in whatever order they came in.
+                   order by array_position(array['missing', 'delivered', 'opened', 'bounced', 'complained',
+                                                 'opted_out'], r.status) desc limit 1) as r on true;
 comment on view outbox.notification is 'One row for each job, the waiting ones too.';
 
 create view outbox.notification_history as

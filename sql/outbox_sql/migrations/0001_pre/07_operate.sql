@@ -138,6 +138,29 @@ begin
 end
 $$;
 
+-- Send what is held because nobody knows whether it was delivered. (Other holds end by themselves.)
+create function outbox.release_job(wanted bigint, actor text) returns text  -- released, not held, ended
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    e record;
+begin
+    select x.id, x.claimed_by, l.tenant_id, l.queue, l.scope into e
+    from outbox.entry as x join outbox.lane as l on l.lane_id = x.lane_id
+    where x.id = wanted and outbox.acts_for(l.tenant_id)
+    for update of x;
+    if e.id is null then
+        return 'ended';
+    elsif e.scope <> 'ambiguous' or e.claimed_by is not null then
+        return 'not held';
+    end if;
+    update outbox.entry as x
+    set lane_id = outbox.lane_of(e.tenant_id, e.queue), available_at = clock_timestamp(), waits = 0
+    where x.id = wanted;
+    insert into outbox.operator_action (actor, action, tenant_id, id) values (actor, 'release', e.tenant_id, wanted);
+    return 'released';
+end
+$$;
+
 create function outbox.next_version() returns bigint
     language sql volatile
     as $$ update outbox.control set version = version + 1 returning version $$;
@@ -274,8 +297,10 @@ declare
     held int;
     main int := outbox.lane_of(for_tenant, for_queue);
 begin
-    select l.lane_id into held from outbox.lane as l
-    where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = for_scope and l.held_at is not null;
+    -- A probe that failed leaves the hold as it is, and the way free for the next one.
+    update outbox.lane as l set probe_until = null
+    where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = for_scope and l.held_at is not null
+    returning l.lane_id into held;
     if held is not null then
         return held;
     end if;
@@ -286,8 +311,10 @@ begin
     from outbox.lane as m where m.lane_id = main
     on conflict (tenant_id, queue, scope) do update
     set held_at = excluded.held_at, hold_code = excluded.hold_code, hold_reason = excluded.hold_reason,
-        probe_s = excluded.probe_s, probe_at = excluded.probe_at, version = excluded.version
+        probe_s = excluded.probe_s, probe_at = excluded.probe_at, probe_until = null, version = excluded.version
     returning l.lane_id into held;
+    insert into outbox.operator_action (actor, action, tenant_id, detail)
+    values ('outbox', 'hold', for_tenant, jsonb_build_object('queue', for_queue, 'scope', for_scope, 'code', code));
     perform pg_notify('outbox_bell', 'control');
     return held;
 end
@@ -296,10 +323,15 @@ $$;
 create function outbox.end_hold(held int) returns void
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    update outbox.lane as l
-    set held_at = null, hold_code = null, hold_reason = null, probe_s = null, probe_at = null,
-        version = outbox.next_version()
-    where l.lane_id = held and l.held_at is not null;
+    with opened as (
+        update outbox.lane as l
+        set held_at = null, hold_code = null, hold_reason = null, probe_s = null, probe_at = null,
+            probe_until = null, version = outbox.next_version()
+        where l.lane_id = held and l.held_at is not null
+        returning l.tenant_id, l.queue, l.scope
+    )
+    insert into outbox.operator_action (actor, action, tenant_id, detail)
+    select 'outbox', 'unhold', o.tenant_id, jsonb_build_object('queue', o.queue, 'scope', o.scope) from opened as o;
     perform pg_notify('outbox_bell', 'control');
 end
 $$;
