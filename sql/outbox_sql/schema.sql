@@ -331,6 +331,7 @@ begin
     delete from outbox.job_key as k using aliases as a where k.tenant_id = a.tenant_id and k.job_id = a.job_id;
     delete from outbox.delivery as d where d.id = any(ids);
     delete from outbox.receipt as r where r.id = any(ids);
+    delete from outbox.receipt_expected as r where r.id = any(ids);
     delete from outbox.inbox_message as m where m.id = any(ids);
     delete from outbox.job as j where j.id = any(ids);
     insert into outbox.operator_action (actor, action, tenant_id, detail)
@@ -1404,10 +1405,6 @@ CREATE FUNCTION outbox.miss_receipts(overdue_s double precision, batch integer) 
 declare
     missed int;
 begin
-    delete from outbox.receipt_expected as x
-    where x.id in (select o.id from outbox.receipt_expected as o
-                   where o.expected_at < clock_timestamp() - make_interval(secs => (select s.retention_s from outbox.setting as s))
-                   order by o.expected_at limit batch for update skip locked);
     with over as (
         update outbox.receipt_expected as x set told = true
         where x.id in (select o.id from outbox.receipt_expected as o
@@ -1667,6 +1664,8 @@ begin
             where k.tenant_id = b.tenant_id and k.job_id = b.list_job_id and k.id <= b.id
         ), receipts as (
             delete from outbox.receipt as r using batch as b where r.id = b.id
+        ), expected as (
+            delete from outbox.receipt_expected as r using batch as b where r.id = b.id
         ), messages as (
             delete from outbox.inbox_message as m using batch as b where m.id = b.id
         )
@@ -3916,8 +3915,6 @@ CREATE INDEX lane_held ON outbox.lane USING btree (probe_at) WHERE (held_at IS N
 CREATE INDEX operator_action_job ON outbox.operator_action USING btree (id) WHERE (id IS NOT NULL);
 
 CREATE INDEX ordering_gap_dead ON outbox.ordering_gap USING btree (dead_id) WHERE (dead_id IS NOT NULL);
-
-CREATE INDEX receipt_expected_at ON outbox.receipt_expected USING btree (expected_at);
 
 CREATE INDEX receipt_expected_message ON outbox.receipt_expected USING btree (provider_id, provider_message_id);
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.api.conftest import running_api
 from tests.channels.mail_server import DROP, mail_server
 from tests.e2e.test_channels_through_the_engine import delivering, notify, person, template
-from tests.engine.desk import Desk
+from tests.engine.desk import Desk, in_s
 
 
 def prepared(desk: Desk, policy: str) -> None:
@@ -85,3 +86,24 @@ async def test_what_is_plainly_temporary_is_tried_again_whatever_the_policy(desk
         server.answer("rcpt", "451 4.3.0 later")
         job_id = notify(desk)
         await desk.until_status(job_id, "retrying")
+
+
+async def test_a_release_over_http_sends_it_and_says_no_to_what_is_not_held(desk: Desk) -> None:
+    prepared(desk, "hold")
+    async with (
+        running_api(desk.database.url, auth=False) as api,
+        mail_server() as server,
+        delivering(desk, server),
+    ):
+        server.answer("body", DROP)
+        job_id = notify(desk)
+        await desk.until(lambda: desk.deliveries(job_id) != [])
+        path = f"/api/v1/jobs/{job_id}/release"
+        released = await api.post(path)
+        assert released.status_code == 202, released.text
+        await desk.until_status(job_id, "sent")
+        assert (await api.post(path)).status_code == 409
+        waiting = notify(desk, send_after=in_s(3600))
+        assert (await api.post(f"/api/v1/jobs/{waiting}/release")).status_code == 409
+    actions = desk.rows("select action from outbox.operator_action where id is not null")
+    assert actions == [("release",)]

@@ -373,7 +373,6 @@ create table outbox.receipt_expected (
 );
 create index receipt_expected_message on outbox.receipt_expected (provider_id, provider_message_id);
 create index receipt_expected_untold on outbox.receipt_expected (expected_at) where not told;
-create index receipt_expected_at on outbox.receipt_expected (expected_at);
 
 -- Counts and a latency histogram for one second, lane and dispatcher; appended, rolled up later.
 create table outbox.stat_second (

@@ -78,6 +78,8 @@ begin
             where k.tenant_id = b.tenant_id and k.job_id = b.list_job_id and k.id <= b.id
         ), receipts as (
             delete from outbox.receipt as r using batch as b where r.id = b.id
+        ), expected as (
+            delete from outbox.receipt_expected as r using batch as b where r.id = b.id
         ), messages as (
             delete from outbox.inbox_message as m using batch as b where m.id = b.id
         )
@@ -232,6 +234,7 @@ begin
     delete from outbox.job_key as k using aliases as a where k.tenant_id = a.tenant_id and k.job_id = a.job_id;
     delete from outbox.delivery as d where d.id = any(ids);
     delete from outbox.receipt as r where r.id = any(ids);
+    delete from outbox.receipt_expected as r where r.id = any(ids);
     delete from outbox.inbox_message as m where m.id = any(ids);
     delete from outbox.job as j where j.id = any(ids);
     insert into outbox.operator_action (actor, action, tenant_id, detail)

@@ -62,16 +62,12 @@ begin
 end
 $$;
 
--- Mark what nobody told us about for so long, and forget what is older than the jobs themselves.
+-- Mark what nobody told us about for so long.
 create function outbox.miss_receipts(overdue_s double precision, batch int) returns int
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     missed int;
 begin
-    delete from outbox.receipt_expected as x
-    where x.id in (select o.id from outbox.receipt_expected as o
-                   where o.expected_at < clock_timestamp() - make_interval(secs => (select s.retention_s from outbox.setting as s))
-                   order by o.expected_at limit batch for update skip locked);
     with over as (
         update outbox.receipt_expected as x set told = true
         where x.id in (select o.id from outbox.receipt_expected as o
