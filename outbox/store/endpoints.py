@@ -16,7 +16,7 @@ import msgspec
 
 from outbox.errors import SealBroken
 from outbox.sealing import Keyring, Sealed
-from outbox.store.pool import Connection, execute, fetch, fetch_one
+from outbox.store.pool import Connection, execute, fetch, fetch_own
 from outbox_sql import query
 
 SECRETS_MAX = 4
@@ -105,7 +105,7 @@ async def put_endpoint(
     """Store an endpoint; None when the id is another tenant's. Raises SealBroken without a key."""
     text = msgspec.json.encode(parts.secrets or [])
     sealed = keyring.seal(text, place=_place(endpoint_id))
-    return await fetch_one(
+    return await fetch_own(
         connection,
         StoredEndpoint,
         "endpoint_put",

@@ -11,7 +11,7 @@ import msgspec
 from outbox.errors import SealBroken
 from outbox.receipts import Receipt
 from outbox.sealing import Keyring, Sealed
-from outbox.store.pool import Connection, execute, fetch, fetch_own
+from outbox.store.pool import Connection, execute, fetch, fetch_one, fetch_own
 from outbox_sql import query
 
 

@@ -18,9 +18,10 @@ from outbox.render import (
     inline_source,
     join_context,
 )
-from outbox.store import catalog, jobs
-from outbox.store.catalog import RecipientRow, TemplateKey, TemplateRow
+from outbox.store import catalog, jobs, recipients
+from outbox.store.catalog import TemplateKey, TemplateRow
 from outbox.store.jobs import ContentRow
+from outbox.store.recipients import RecipientRow
 from outbox_api import samples
 from outbox_api.answers import answer
 from outbox_api.operations import Answer, operation
@@ -116,7 +117,7 @@ async def show_content(
             key = TemplateKey(row.tenant_id, row.template_code, row.channel or "", row.locale)
             template = await catalog.get_template(connection, key, version=row.template_version)
         if row.user_id is not None:
-            person = await catalog.get_recipient(connection, row.tenant_id, row.user_id)
+            person = await recipients.get_recipient(connection, row.tenant_id, row.user_id)
     rendered, note = None, None
     if row.content is None:
         rendered, note = await _again(runtime, row, template, person)
