@@ -76,9 +76,7 @@ class ReceiptExpected(msgspec.Struct, frozen=True, kw_only=True, tag="receipt"):
     provider_message_id: str | None
 
 
-Effect: TypeAlias = (
-    InboxRow | SinkRow | ChainedJob | AddressMoved | AlsoTo | ReceiptExpected
-)
+Effect: TypeAlias = InboxRow | SinkRow | ChainedJob | AddressMoved | AlsoTo | ReceiptExpected
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):

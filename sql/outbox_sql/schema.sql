@@ -3892,6 +3892,8 @@ CREATE UNIQUE INDEX device_address ON outbox.device USING btree (tenant_id, chan
 
 CREATE INDEX device_user ON outbox.device USING btree (tenant_id, user_id, channel, seen_at);
 
+CREATE INDEX endpoint_tenant ON outbox.endpoint USING btree (tenant_id, endpoint_id);
+
 CREATE INDEX entry_claim ON outbox.entry USING btree (lane_id, priority, available_at, id);
 
 CREATE INDEX entry_expiry ON outbox.entry USING btree (expires_at) WHERE (expires_at IS NOT NULL);
@@ -3968,6 +3970,8 @@ ALTER TABLE outbox.delivery ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.device ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE outbox.endpoint ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE outbox.entry ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.event ENABLE ROW LEVEL SECURITY;
@@ -3983,6 +3987,8 @@ CREATE POLICY everything ON outbox.dedup_alias TO outbox_owner, outbox_dispatche
 CREATE POLICY everything ON outbox.delivery TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.device TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.endpoint TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.entry TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
@@ -4051,6 +4057,8 @@ CREATE POLICY own_tenant ON outbox.dedup_alias TO outbox_api USING (outbox.sees(
 CREATE POLICY own_tenant ON outbox.delivery TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.device TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.endpoint TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.entry TO outbox_api USING ((EXISTS ( SELECT
    FROM outbox.lane l
