@@ -180,18 +180,22 @@ def _cost(seen: list[Seen]) -> Figures:
 
 
 def _tenths(seen: list[Seen], jobs: int) -> Figures:
-    first = _rate_between(seen, 0, jobs // 10)
-    last = _rate_between(seen, jobs - jobs // 10, jobs)
+    first, first_cpu_us = _between(seen, 0, jobs // 10)
+    last, last_cpu_us = _between(seen, jobs - jobs // 10, jobs)
     return {
         "first_tenth_per_s": tidy(first),
         "last_tenth_per_s": tidy(last),
         "last_to_first": ratio(last, first),
+        "first_tenth_postgres_cpu_us": first_cpu_us,
+        "last_tenth_postgres_cpu_us": last_cpu_us,
         "jobs": jobs,
     }
 
 
-def _rate_between(seen: list[Seen], low: int, high: int) -> float:
-    """Return jobs a second between two looks that are as near to these counts as there are."""
+def _between(seen: list[Seen], low: int, high: int) -> tuple[float, float | None]:
+    """Return jobs a second and Postgres' CPU a job, between the looks nearest to these counts."""
     start = max((s for s in seen if s.done <= low), key=lambda s: s.done)
     end = min((s for s in seen if s.done >= high), key=lambda s: s.at_s)
-    return (end.done - start.done) / (end.at_s - start.at_s)
+    jobs = end.done - start.done
+    spent_s = None if start.cpu_s is None or end.cpu_s is None else end.cpu_s - start.cpu_s
+    return jobs / (end.at_s - start.at_s), us_per(spent_s, jobs)
