@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Collection
 
 import structlog
 
@@ -30,6 +31,14 @@ def wait_s_of(prefer: str) -> float | None:
     """Return for how long a `Prefer` header wants to wait; None: not at all."""
     found = _WAIT.search(prefer)
     return min(float(found[1]), WAIT_S_MAX) if found is not None else None
+
+
+def common_status(statuses: Collection[str]) -> str:
+    """Return the status of a list's jobs where they agree, else what they come to together."""
+    said = set(statuses)
+    if len(said) == 1:
+        return said.pop()
+    return "processing" if said & LIVE else "failed"
 
 
 class Waiting:

@@ -150,6 +150,24 @@ async def test_a_caller_that_waits_learns_that_its_job_has_ended(open_api: Api) 
     assert answer.headers["preference-applied"] == "wait=20"
 
 
+async def test_a_caller_waits_for_every_address_of_its_list(open_api: Api) -> None:
+    listed = job(job_id=str(uuid4()), to=["a@example.com", "b@example.com"])
+    waiting = asyncio.create_task(
+        open_api.client.post("/api/v1/jobs", json=listed, headers={"prefer": "wait=20"})
+    )
+    path = f"/api/v1/jobs/{listed['job_id']}"
+    while (shown := await open_api.client.get(path)).status_code == 404:
+        await asyncio.sleep(0)
+    first, second = shown.json()["job_ids"]
+    await open_api.client.post(f"/api/v1/jobs/{first}/cancel")
+    over = await open_api.client.post("/api/v1/jobs", json=listed, headers={"prefer": "wait=0.1"})
+    assert (over.json()["status"], waiting.done()) == ("processing", False)
+    await open_api.client.post(f"/api/v1/jobs/{second}/cancel")
+    answer = await waiting
+    assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+    assert answer.headers["preference-applied"] == "wait=20"
+
+
 async def test_a_caller_whose_wait_is_over_gets_the_status_so_far(open_api: Api) -> None:
     answer = await open_api.client.post(
         "/api/v1/jobs", json=job(), headers={"prefer": "wait=0.05"}

@@ -32,6 +32,7 @@ from outbox_api.problems import Problem, invalid, not_found
 from outbox_api.requests import ApiRequest, read_query
 from outbox_api.runtime import runtime_of
 from outbox_api.tenancy import TenantId, TenantQuery, tenant_filter
+from outbox_api.waiting import common_status
 
 Text = Annotated[str, Meta(max_length=255)]
 
@@ -148,13 +149,10 @@ def _full_view(row: FullJobRow) -> FullJobView:
 
 async def _list_view(connection: Connection, job_id: UUID, tenant: str) -> ListView:
     listed = await jobs.show_list(connection, job_id, tenant=tenant)
-    said = {item.status for item in listed}
-    live = said & jobs.LIVE
-    status = said.pop() if len(said) == 1 else "processing" if live else "failed"
     return ListView(
         job_id=job_id,
         tenant_id=tenant,
-        status=status,
+        status=common_status([item.status for item in listed]),
         job_ids=[item.job_id for item in listed],
         jobs=[ListedJobView(job_id=item.job_id, status=item.status) for item in listed],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Literal, cast
 from uuid import UUID
@@ -32,7 +33,7 @@ from outbox_api.requests import (
     require_json,
 )
 from outbox_api.runtime import Runtime, runtime_of
-from outbox_api.waiting import wait_s_of
+from outbox_api.waiting import common_status, wait_s_of
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _CONFLICT = "was accepted before with other content"
@@ -144,10 +145,13 @@ async def _answer_one(
     headers = {"location": location}
     prefer = header(request, b"prefer")
     wait_s = wait_s_of(prefer) if prefer is not None else None
-    if wait_s is not None and stored.job_ids is None:
-        status = await runtime.waiting.until_ended(
-            tenant, stored.job_id, status=status, wait_s=wait_s
+    if wait_s is not None:
+        known = status if stored.job_ids is None else "pending"  # a list's is its first job's
+        ended = (
+            runtime.waiting.until_ended(tenant, job_id, status=known, wait_s=wait_s)
+            for job_id in stored.job_ids or [stored.job_id]
         )
+        status = common_status(await asyncio.gather(*ended))
         headers["preference-applied"] = f"wait={wait_s:g}"
         if status not in jobs.LIVE:
             code = 200
