@@ -1144,7 +1144,8 @@ end
 $$;
 
 CREATE FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) RETURNS uuid
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    LANGUAGE sql IMMUTABLE STRICT SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     RETURN outbox.uuid5('6b2f9a52-8f3d-5c1e-9d0a-2f1f6d1c7a10'::uuid, ((tenant || ':'::text) || idempotency_key));
 
 CREATE FUNCTION outbox.is_typical(job jsonb, user_id text, channel text, template_code text, locale text, meta jsonb, event_id text, campaign_id text, priority text, said_id text, job_id uuid) RETURNS boolean

@@ -115,6 +115,15 @@ def test_a_producer_may_call_the_doors_and_no_other_function(doors: Database) ->
     ]
 
 
+def test_a_producer_can_tell_an_id_before_it_enqueues(producer: Connection) -> None:
+    told = producer.execute("select outbox.idempotent_job_id('default', 'order-42')").fetchone()
+    taken = producer.execute(
+        "select job_id from outbox.enqueue(jsonb_build_object('queue', 'thumbnails', 'payload',"
+        " '{}'::jsonb, 'idempotency_key', 'order-42'))"
+    ).fetchone()
+    assert told == taken
+
+
 def test_a_role_without_a_grant_cannot_enqueue(doors: Database) -> None:
     with doors.connect() as connection:
         connection.execute("set role outbox_auditor")

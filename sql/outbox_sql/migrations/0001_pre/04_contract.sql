@@ -137,7 +137,7 @@ create function outbox.uuid7() returns uuid
 
 -- The job id of an idempotency key: the same on every door, in every release.
 create function outbox.idempotent_job_id(tenant text, idempotency_key text) returns uuid
-    language sql immutable parallel safe strict
+    language sql immutable parallel safe strict security definer set search_path = pg_catalog, pg_temp
     return outbox.uuid5('6b2f9a52-8f3d-5c1e-9d0a-2f1f6d1c7a10'::uuid, tenant || ':' || idempotency_key);
 
 -- A key's fault if it is there and is not a text of 1 to so many characters.
