@@ -47,7 +47,7 @@ async def test_the_simple_send_speaks_its_own_words(open_api: Api) -> None:
         ({"variables": []}, {"/variables"}),
         ({"content": None}, {"/template_id"}),
         ({"template_id": "nix", "content": None}, {"/template_id"}),
-        ({"type": "push"}, {"/type"}),
+        ({"type": "ws"}, {"/type"}),
         ({"type": "pigeon", "priority": "top"}, {"/type", "/priority"}),
         ({"send_after": "soon"}, {"/send_after"}),
     ],

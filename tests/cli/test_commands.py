@@ -54,11 +54,8 @@ def test_every_list_of_an_empty_store_is_an_empty_json_list(outbox: Shell) -> No
     for group in ("jobs", "dead-letters", "templates", "keys"):
         done = outbox.run(group, "ls", "--json")
         assert (done.code, done.json) == (0, []), group
-    assert [row["queue"] for row in outbox.run("queues", "ls", "--json").json] == [
-        "email",
-        "inbox",
-        "webhook",
-    ]
+    queues = {row["queue"] for row in outbox.run("queues", "ls", "--json").json}
+    assert {"email", "inbox", "sms", "webhook"} <= queues
 
 
 def test_settings_are_shown_with_their_source_and_without_their_secrets(shell: Shell) -> None:
@@ -427,9 +424,8 @@ def test_credentials_are_put_under_a_new_key_and_the_old_one_can_go(
     assert opened == {"a": "b"}
 
 
-def test_ctrl_c_while_the_command_line_still_loads_ends_it_without_a_traceback(
-    shell: Shell,
-) -> None:
+def interrupted_while_loading(shell: Shell) -> tuple[int, str]:
+    """Return a command's exit code and what it told when it got a SIGINT during its imports."""
     with subprocess.Popen(
         [sys.executable, "-X", "importtime", *COMMAND[1:], "config"],
         cwd=shell.folder,
@@ -446,6 +442,17 @@ def test_ctrl_c_while_the_command_line_still_loads_ends_it_without_a_traceback(
                 loading.send_signal(signal.SIGINT)
                 break
         told += loading.stderr.read()
-        assert loading.wait() == -signal.SIGINT
+        return loading.wait(), told
+
+
+def test_ctrl_c_while_the_command_line_still_loads_ends_it_without_a_traceback(
+    shell: Shell,
+) -> None:
+    # On a busy machine a command may be through before we have read that it loads: again then.
+    for _ in range(10):
+        code, told = interrupted_while_loading(shell)
+        if code != 0:
+            break
+    assert code == -signal.SIGINT
     assert "Traceback" not in told
     assert "KeyboardInterrupt" not in told

@@ -136,6 +136,10 @@ async def test_a_job_costs_no_more_wal_and_buffers_than_budgeted(spent: dict[str
 
 
 COMMITS = "select xact_commit from pg_stat_database where datname = current_database()"
+DISPATCHER_SESSIONS = """
+select count(*) from pg_stat_activity
+where datname = current_database() and starts_with(application_name, 'outbox dispatcher')
+"""
 WRITTEN = """
 select relname, n_tup_ins, n_tup_upd, n_tup_hot_upd, n_tup_del
 from pg_stat_user_tables where schemaname = 'outbox' and n_tup_ins + n_tup_upd + n_tup_del > 0
@@ -151,6 +155,8 @@ async def test_each_job_leaves_two_dead_rows_and_every_claim_is_hot(desk: Desk) 
     )
     before = desk.value(COMMITS)
     await drain(desk, {QUEUE: Scripted()})
+    # A session's last counts arrive when it has ended.
+    await desk.until(lambda: desk.value(DISPATCHER_SESSIONS) == 0)
     desk.admin.execute("select pg_stat_force_next_flush()")
     written = {row[0]: row[1:] for row in desk.rows(WRITTEN)}
     inserted, updated, hot, deleted = written["entry"]
