@@ -20,6 +20,7 @@ from outbox.embedded import EmbeddedServer
 from outbox.message import Message
 from outbox.outcome import Delivered, Outcome
 from outbox.store import engine
+from outbox_dispatcher.life import SELF_FENCE_S
 from outbox_dispatcher.service import Dispatcher
 from outbox_dispatcher.settings import DispatcherSettings
 from tests.engine.desk import QUEUE, Desk, Scripted, enqueue_on, in_s
@@ -72,11 +73,14 @@ async def test_a_frozen_dispatcher_that_wakes_up_changes_nothing_and_sends_nothi
     frozen = workers.start("--block", gate, "--lease-s", 30, "--concurrency", 2)
     await desk.until(lambda: len(workers.delivered()) == 2)
     frozen.send_signal(signal.SIGSTOP)
+    frozen_at = monotonic()
     desk.admin.execute(
         "update outbox.dispatcher set heartbeat_at = heartbeat_at - interval '40 s'"
     )
     healthy = workers.start()
     await desk.until(lambda: desk.value("select count(*) from outbox.entry") == 0)
+    # The heartbeat was made old by hand: before 2 s are really over it may rightly start more.
+    await desk.until(lambda: monotonic() > frozen_at + SELF_FENCE_S)
     gate.touch()
     frozen.send_signal(signal.SIGCONT)
     await desk.until(lambda: desk.value("select count(*) from outbox.delivery where late") == 2)
