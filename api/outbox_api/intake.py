@@ -3,12 +3,11 @@
     submit ─► line of its tenant ─► a flush takes up to 200 of one tenant ─► one result each
 
 A flush starts at once when none is under way, so a lone job waits for nobody; what arrives
-meanwhile shares the next one, which waits a moment for as many as there were in the last. One
-flush at a time was measured to be the fastest; but where one is slow (a lock that somebody
-holds), others set out beside it. A faulty job never fails its neighbours: faults and conflicts
-are results. Where the statement itself fails, its jobs are tried once more, one by one, and each
-gets its own answer; that is safe because every job has its id before it is sent here. Tenants
-take turns.
+meanwhile shares the next one, so under load the batches grow by themselves. One flush at a time
+was measured to be the fastest; but where one is slow (a lock that somebody holds), others set out
+beside it. A faulty job never fails its neighbours: faults and conflicts are results. Where the
+statement itself fails, its jobs are tried once more, one by one, and each gets its own answer;
+that is safe because every job has its id before it is sent here. Tenants take turns.
 """
 
 from __future__ import annotations
@@ -28,9 +27,6 @@ from outbox.store.pool import Database, as_unavailable
 FLUSH_JOBS_MAX = 200
 FLUSH_BYTES_MAX = 4 * 1024 * 1024
 FLUSHES_MAX = 4
-GATHER_S = 0.002
-"""So long a flush waits for company where the one before it had more: whoever got an answer just
-now is about to send the next job, and a statement costs as much as ten jobs in it."""
 SLOW_S = 0.03
 """A flush that takes longer no longer keeps another from setting out."""
 LOCK_MS_MAX = 200
@@ -112,12 +108,8 @@ class Intake:
         loop = asyncio.get_running_loop()
         try:
             await asyncio.sleep(0)  # whoever arrives in this very turn of the loop comes along
-            stored_last = 0
             while self._lines:
-                if self._waiting < stored_last:
-                    await asyncio.sleep(GATHER_S)
                 tenant, batch = self._take()
-                stored_last = len(batch)
                 self._under_way[flush] = loop.time()
                 help_after = loop.call_later(SLOW_S, self._set_out)
                 try:
@@ -201,12 +193,7 @@ class Intake:
     def _settle(self, batch: list[_Posted], results: list[Enqueued]) -> None:
         stored = False
         for posted, result in zip(batch, results, strict=True):
-            if (
-                posted.repeated
-                and posted.fresh
-                and result.result == "duplicate"
-                and str(result.job_id) in posted.text  # not of another with its dedup_key
-            ):
+            if posted.repeated and posted.fresh and result.result == "duplicate":
                 # The first try did commit; only its answer was lost.
                 result = msgspec.structs.replace(result, result="new")
             if result.result == "new":
