@@ -5,9 +5,10 @@
 A flush starts at once when none is under way, so a lone job waits for nobody; what arrives
 meanwhile shares the next one, so under load the batches grow by themselves. One flush at a time
 was measured to be the fastest; but where one is slow (a lock that somebody holds), others set out
-beside it. A faulty job never fails its neighbours: faults and conflicts are results. Where the
-statement itself fails, its jobs are tried once more, one by one, and each gets its own answer;
-that is safe because every job has its id before it is sent here. Tenants take turns.
+beside it. A faulty job never fails its neighbours: faults and conflicts
+are results. Where the statement itself fails, its jobs are tried once more, one by one, and each
+gets its own answer; that is safe because every job has its id before it is sent here. Tenants
+take turns.
 """
 
 from __future__ import annotations
@@ -193,7 +194,12 @@ class Intake:
     def _settle(self, batch: list[_Posted], results: list[Enqueued]) -> None:
         stored = False
         for posted, result in zip(batch, results, strict=True):
-            if posted.repeated and posted.fresh and result.result == "duplicate":
+            if (
+                posted.repeated
+                and posted.fresh
+                and result.result == "duplicate"
+                and str(result.job_id) in posted.text  # not of another with its dedup_key
+            ):
                 # The first try did commit; only its answer was lost.
                 result = msgspec.structs.replace(result, result="new")
             if result.result == "new":
