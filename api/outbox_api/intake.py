@@ -5,10 +5,9 @@
 A flush starts at once when none is under way, so a lone job waits for nobody; what arrives
 meanwhile shares the next one, so under load the batches grow by themselves. One flush at a time
 was measured to be the fastest; but where one is slow (a lock that somebody holds), others set out
-beside it. A faulty job never fails its neighbours: faults and conflicts
-are results. Where the statement itself fails, its jobs are tried once more, one by one, and each
-gets its own answer; that is safe because every job has its id before it is sent here. Tenants
-take turns.
+beside it. A faulty job never fails its neighbours: faults and conflicts are results. Where the
+statement itself fails, its jobs are tried once more, one by one, and each gets its own answer;
+that is safe because every job has its id before it is sent here. Tenants take turns.
 """
 
 from __future__ import annotations
