@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import psycopg
+
 from outbox_bench.arena import Connection, Place
 from outbox_bench.noop import QUEUE
 
@@ -87,11 +89,14 @@ def wal_since(connection: Connection, lsn: str) -> Wal:
     if not _one(connection, f"select exists ({INSPECTOR})"):
         return Wal(all_bytes, None)
     connection.execute("create extension if not exists pg_walinspect")
-    row = connection.execute(
-        "select sum(record_size)::float8, sum(fpi_size)::float8"
-        " from pg_get_wal_stats(%s::pg_lsn, pg_current_wal_flush_lsn())",
-        (lsn,),
-    ).fetchone()
+    try:
+        row = connection.execute(
+            "select sum(record_size)::float8, sum(fpi_size)::float8"
+            " from pg_get_wal_stats(%s::pg_lsn, pg_current_wal_flush_lsn())",
+            (lsn,),
+        ).fetchone()
+    except psycopg.errors.UndefinedFile:  # a checkpoint has removed what was written first
+        return Wal(all_bytes, None)
     assert row is not None
     return Wal(float(str(row[0])), float(str(row[1])))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from time import monotonic
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
@@ -94,7 +95,7 @@ async def test_what_is_about_the_message_or_may_have_arrived_goes_to_nobody_else
 
 
 async def test_a_provider_in_trouble_rests_and_is_then_tried_by_one_message() -> None:
-    now = 1000.0
+    now = monotonic()
     first, second = Scripted(AWAY), Scripted()
     desk = FailOver([member(first), member(second)], clock=lambda: now)
     await desk.deliver(MESSAGE, timeout_s=30)
