@@ -18,6 +18,8 @@ SWEEP_S_MIN = 1.0
 """At least so long between two looks below a lane's floors."""
 SWEEP_SHARE_MAX = 0.05
 """At most this share of the time goes into such looks."""
+SWEEP_S_MAX = 15.0
+"""But no longer between two: a claim may also have taken long because the machine stood still."""
 DESTINATION = "destination:"
 """A scope that begins so is a lane where what a destination's rate keeps back waits."""
 
@@ -73,7 +75,7 @@ class LaneState:
     def swept(self, took_s: float) -> None:
         """Note that a claim looked below the floors and took so long."""
         now = monotonic()
-        self.may_sweep_at = now + took_s / SWEEP_SHARE_MAX
+        self.may_sweep_at = now + min(took_s / SWEEP_SHARE_MAX, SWEEP_S_MAX)
         self.sweep_at = max(now + SWEEP_S_MIN, self.may_sweep_at)
 
     def look_below(self) -> None:
