@@ -22,6 +22,8 @@ Epoch = NewType("Epoch", int)
 EntryId = NewType("EntryId", int)
 """The internal, time-ordered id of a job."""
 LaneId = NewType("LaneId", int)
+Lease: TypeAlias = tuple[EntryId, LeaseNo]
+"""One claim of an entry."""
 
 Priority: TypeAlias = Literal["low", "normal", "medium", "high", "urgent"]
 JobStatus: TypeAlias = Literal[

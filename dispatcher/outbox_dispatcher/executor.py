@@ -9,6 +9,7 @@ from time import monotonic
 
 import structlog
 
+from outbox.message import Lease
 from outbox.outcome import Outcome, Retryable
 from outbox_dispatcher.lanes import LaneBook
 from outbox_dispatcher.life import Life
@@ -40,7 +41,7 @@ class Executor:
         self._finish = finish
         self._expire = expire
         self._release = release
-        self.running: dict[int, Item] = {}
+        self.running: dict[Lease, Item] = {}
         self.stopping = False
         self.cut_off = False
 
@@ -86,11 +87,11 @@ class Executor:
             self._finish(item, item.decided, started_at, began)
             return
         item.times_out_at = began + item.timeout_s
-        self.running[claimed.id] = item
+        self.running[claimed.lease] = item
         try:
             outcome = await self._deliver(item)
         finally:
-            self.running.pop(claimed.id, None)
+            self.running.pop(claimed.lease, None)
         self._finish(item, outcome, started_at, began)
 
     def _may_start(self, item: Item) -> bool:

@@ -15,7 +15,7 @@ from time import monotonic
 
 import structlog
 
-from outbox.message import EntryId, Epoch, LeaseNo
+from outbox.message import Epoch, Lease
 from outbox.store import engine
 from outbox.store.engine import Connection
 from outbox_dispatcher.lanes import LaneBook
@@ -115,7 +115,7 @@ async def keep_leases(
     connection: Connection,
     *,
     life: Life,
-    leases: Callable[[], list[tuple[EntryId, LeaseNo]]],
+    leases: Callable[[], list[Lease]],
     lease_s: float,
 ) -> None:
     """Renew the leases of attempts that run for long, until cancelled."""

@@ -22,7 +22,7 @@ import structlog
 
 from outbox.backoff import Backoff
 from outbox.lifecycle import Again, Attempt, Ended, Held, Transition, next_transition
-from outbox.message import EntryId, Epoch, LaneId
+from outbox.message import EntryId, Epoch, LaneId, Lease
 from outbox.outcome import Delivered, Outcome, Rejected, Retryable, Sent, Snoozed
 from outbox.store import engine, limits
 from outbox.store.engine import (
@@ -165,14 +165,14 @@ class Recorder:
             recorded.waits = waits
         self._put(Pending(item, recorded))
 
-    def known(self) -> list[EntryId]:
-        """Return the entries whose outcomes are not stored yet."""
-        return [p.item.claimed.id for p in (*self._buffer, *self._in_flight)]
+    def known(self) -> list[Lease]:
+        """Return the claims whose outcomes are not stored yet."""
+        return [p.item.claimed.lease for p in (*self._buffer, *self._in_flight)]
 
-    def adopted(self, ids: set[EntryId], epoch: Epoch) -> None:
-        """Note that these entries stand under a new epoch of this process now."""
+    def adopted(self, leases: set[Lease], epoch: Epoch) -> None:
+        """Note that these claims stand under a new epoch of this process now."""
         for pending in (*self._buffer, *self._in_flight):
-            if pending.item.claimed.id in ids:
+            if pending.item.claimed.lease in leases:
                 pending.recorded.epoch = epoch
 
     def outstanding(self) -> dict[Slots, int]:

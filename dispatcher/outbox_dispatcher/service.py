@@ -22,7 +22,7 @@ import structlog
 
 from outbox.channels import Handler
 from outbox.channels.registry import CONTRACT_CHANNELS
-from outbox.message import EntryId, Epoch, LaneId, LeaseNo
+from outbox.message import EntryId, Epoch, LaneId, Lease
 from outbox.outcome import Rejected
 from outbox.render import RenderPool
 from outbox.sealing import Keyring
@@ -220,10 +220,10 @@ class Dispatcher:
 
     async def _adopt(self, links: Links, old: Epoch, epoch: Epoch) -> None:
         running = list(self.executor.running.values())
-        known = [item.claimed.id for item in running] + self.recorder.known()
+        known = [*self.executor.running, *self.recorder.known()]
         adopted = await engine.adopt(links.side, known, old=old, new=epoch)
         for item in running:
-            if item.claimed.id in adopted:
+            if item.claimed.lease in adopted:
                 item.adopt(epoch)
         self.recorder.adopted(adopted, epoch)
 
@@ -461,8 +461,7 @@ class Dispatcher:
             slots.outstanding = stored_later.get(slots, 0) + sum(
                 1 for item in running if item.slots is slots
             )
-        still = {item.claimed.id for item in running} | set(self.recorder.known())
-        if self._careful not in still:
+        if self._careful not in {item.claimed.id for item in kept}:
             self._careful = None
         self._session = self._links = None
 
@@ -485,8 +484,8 @@ class Dispatcher:
         raise psycopg.OperationalError("the listening connection has ended")
 
     async def _keep_leases(self, links: Links) -> None:
-        def leases() -> list[tuple[EntryId, LeaseNo]]:
-            return [(i.claimed.id, i.claimed.lease_no) for i in self.executor.running.values()]
+        def leases() -> list[Lease]:
+            return list(self.executor.running)
 
         await keep_leases(
             links.beat, life=self.life, leases=leases, lease_s=self._settings.lease_s

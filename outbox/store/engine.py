@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from outbox.message import EntryId, Epoch, LaneId, LeaseNo
+from outbox.message import EntryId, Epoch, LaneId, Lease, LeaseNo
 from outbox.outcome import (
     AddressMoved,
     AlsoTo,
@@ -59,6 +59,11 @@ class Claimed(msgspec.Struct, frozen=True, gc=False):
     traceparent: str | None
     job_json: str
     epoch: Epoch
+
+    @property
+    def lease(self) -> Lease:
+        """Return which claim of the entry this is."""
+        return self.id, self.lease_no
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -410,7 +415,7 @@ async def expire_holds(
 
 async def renew(
     connection: Connection,
-    leases: Sequence[tuple[EntryId, LeaseNo]],
+    leases: Sequence[Lease],
     *,
     epoch: Epoch,
     lease_s: float,
@@ -418,28 +423,26 @@ async def renew(
     """Extend running attempts' leases; return the ids whose lease still stood."""
     cursor = await connection.execute(
         query("renew"),
-        {
-            "ids": [entry_id for entry_id, _ in leases],
-            "lease_nos": [lease_no for _, lease_no in leases],
-            "epoch": epoch,
-            "lease_s": lease_s,
-        },
+        {**_by_lease(leases), "epoch": epoch, "lease_s": lease_s},
     )
     return {EntryId(int(str(row[0]))) for row in await cursor.fetchall()}
 
 
 async def adopt(
-    connection: Connection, known: Sequence[EntryId], *, old: Epoch, new: Epoch
-) -> set[EntryId]:
-    """Carry `known` entries of this process's former epoch over to its new one; return which.
+    connection: Connection, known: Sequence[Lease], *, old: Epoch, new: Epoch
+) -> set[Lease]:
+    """Carry `known` claims of this process's former epoch over to its new one; return which.
 
     What that epoch had claimed besides (a claim whose reply was lost, a prefetch that never
     started) is given back, and the epoch's row goes.
     """
     async with connection.transaction():
-        parameters = {"old": old, "new": new, "known": list(known)}
+        parameters = {**_by_lease(known), "old": old, "new": new}
         cursor = await connection.execute(query("adopt"), parameters)
-        adopted = {EntryId(int(str(row[0]))) for row in await cursor.fetchall()}
+        adopted = {
+            (EntryId(int(str(entry_id))), LeaseNo(int(str(lease_no))))
+            for entry_id, lease_no in await cursor.fetchall()
+        }
         await connection.execute(query("release_orphans"), parameters)
         # What it runs still needs its places.
         await connection.execute(
@@ -452,14 +455,18 @@ async def adopt(
     return adopted
 
 
-async def release_orphans(
-    connection: Connection, known: Sequence[EntryId], *, epoch: Epoch
-) -> int:
-    """Give back entries claimed by this epoch that are not in `known`; return how many."""
-    cursor = await connection.execute(
-        query("release_orphans"), {"old": epoch, "known": list(known)}
-    )
+async def release_orphans(connection: Connection, known: Sequence[Lease], *, epoch: Epoch) -> int:
+    """Give back what this epoch has claimed and is not in `known`; return how many."""
+    cursor = await connection.execute(query("release_orphans"), {**_by_lease(known), "old": epoch})
     return cursor.rowcount
+
+
+def _by_lease(leases: Sequence[Lease]) -> dict[str, list[int]]:
+    """Return what statements join with: an array of entries and one of lease numbers."""
+    return {
+        "ids": [entry_id for entry_id, _ in leases],
+        "lease_nos": [lease_no for _, lease_no in leases],
+    }
 
 
 async def handled_queues(connection: Connection) -> set[str]:

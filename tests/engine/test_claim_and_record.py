@@ -260,7 +260,7 @@ async def test_what_still_runs_is_adopted_by_the_next_epoch_and_the_rest_given_b
     desk.enqueue()
     desk.enqueue()
     running, waiting = await claim(link, desk, epoch=A)
-    assert await engine.adopt(link, [running.id], old=A, new=B) == {running.id}
+    assert await engine.adopt(link, [running.lease], old=A, new=B) == {running.lease}
     assert desk.rows("select id, claimed_by, attempt from outbox.entry order by id") == [
         (running.id, B, 1),
         (waiting.id, None, 0),
@@ -273,7 +273,24 @@ async def test_an_entry_that_was_rescued_meanwhile_is_not_adopted(
     desk.enqueue()
     (row,) = await claim(link, desk, epoch=A)
     await engine.rescue(link, dead=[A], epoch=Epoch(33))
-    assert await engine.adopt(link, [row.id], old=A, new=B) == set()
+    assert await engine.adopt(link, [row.lease], old=A, new=B) == set()
+
+
+async def test_a_later_claim_of_an_entry_is_given_back_when_only_an_earlier_one_is_known(
+    desk: Desk, link: Connection
+) -> None:
+    desk.enqueue()
+    (first,) = await claim(link, desk, epoch=A)
+    # The reply to this is lost, and so is the reply to the next claim.
+    await engine.record(link, [retrying(first, in_s(-1))], [], [], epoch=A)
+    (second,) = await claim(link, desk, epoch=A)
+    assert second.lease_no == first.lease_no + 1
+    assert await engine.adopt(link, [first.lease], old=A, new=B) == set()
+    assert desk.rows("select claimed_by, attempt from outbox.entry") == [(None, 1)]
+    assert [
+        (u.late, u.repeated)
+        for u in await engine.record(link, [retrying(first, in_s(-1))], [], [], epoch=B)
+    ] == [(True, True)]
 
 
 async def test_one_outcome_among_many_that_does_not_fit_is_the_only_one_late(

@@ -6,4 +6,6 @@ set claimed_by = null,
     lease_until = null,
     attempt = e.attempt - 1,
     available_at = clock_timestamp()
-where e.claimed_by = %(old)s and e.id <> all(%(known)s::bigint[])
+where e.claimed_by = %(old)s
+  and not exists (select from unnest(%(ids)s::bigint[], %(lease_nos)s::int[]) as k(id, lease_no)
+                  where k.id = e.id and k.lease_no = e.lease_no)
