@@ -11,7 +11,8 @@ import typer
 from outbox.store import dead_letters as store
 from outbox.store import jobs as jobs_store
 from outbox.store.pool import EVERY_TENANT, Connection, Database
-from outbox_cli import jobs
+from outbox.store.replays import ReplayFilter
+from outbox_cli import jobs, replaying
 from outbox_cli.database import actor, in_database, in_transaction, ring
 from outbox_cli.exits import FAILED, Failure
 from outbox_cli.groups import Json, Tenant, group
@@ -118,13 +119,71 @@ def show(
         print(msgspec.json.format(row.job.encode(), indent=2).decode())
 
 
+app.command("runs")(replaying.runs)
+app.command("follow")(replaying.follow)
+app.command("stop")(replaying.stop)
+
+
 @app.command("replay")
 def replay(
-    numbers: Annotated[list[int], typer.Argument(metavar="NUMBER...")],
+    numbers: Annotated[list[int] | None, typer.Argument(metavar="[NUMBER]...")] = None,
+    queue: Annotated[str | None, typer.Option(help="Those of this queue.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="exhausted, permanent, invalid or manual")
+    ] = None,
+    error: Annotated[
+        str | None, typer.Option("--error", "--error-code", help="Those with this error code.")
+    ] = None,
+    error_class: Annotated[str | None, typer.Option(help="Those with this class.")] = None,
+    template: Annotated[str | None, typer.Option(help="Those of this template.")] = None,
+    campaign: Annotated[str | None, typer.Option(help="Those of this campaign.")] = None,
+    since: Time = None,
+    until: Time = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that there are.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be.")] = False,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, max=100_000, help="Jobs a second at most.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=10_000_000, help="Jobs at most, oldest first.")
+    ] = None,
+    why: Annotated[str | None, typer.Option(help="For the operator log.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Don't wait for its end.")] = False,
     tenant: Tenant = None,
     json: Json = False,
 ) -> None:
-    """Begin a new series of the jobs behind these dead letters, which are kept."""
+    """Begin a new series of the jobs behind these dead letters, which are kept.
+
+    By number, at once; or by a filter: a plan first, then a run that dispatchers go through in
+    the background. Ctrl-C leaves it running; `dead-letters stop` ends it.
+    """
+    if reason is not None and reason not in REASONS:
+        raise typer.BadParameter(f"no reason is called {reason!r}: {', '.join(REASONS)}")
+    wanted = ReplayFilter(
+        queue=queue,
+        reason=reason,
+        error_class=error_class,
+        error_code=error,
+        template_code=template,
+        campaign_id=campaign,
+        since=aware(since),
+        until=aware(until),
+    )
+    by_filter = everything or wanted != ReplayFilter()
+    if numbers and (by_filter or dry_run or rate is not None or limit is not None or detach):
+        raise typer.BadParameter("give numbers, or a filter with its --rate and --limit: not both")
+    if numbers:
+        _replay_numbers(numbers, tenant=tenant, json=json)
+    elif by_filter:
+        order = replaying.Order(
+            wanted=wanted, tenant=tenant, rate_per_s=rate, jobs_max=limit, why=why
+        )
+        replaying.replay(order, dry_run=dry_run, detach=detach, json=json)
+    else:
+        raise typer.BadParameter("which? Give numbers, a filter such as --queue, or --all")
+
+
+def _replay_numbers(numbers: list[int], *, tenant: str | None, json: bool) -> None:
 
     async def one(database: Database, number: int) -> str:
         async with database.transaction(tenant or EVERY_TENANT) as connection:

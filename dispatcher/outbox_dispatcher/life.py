@@ -21,6 +21,8 @@ class Life:
         self.fenced = True
         self.gaps = False
         """Whether an ordering_key had no head at the last heartbeat."""
+        self.replays = False
+        """Whether dead letters were to be replayed at the last heartbeat."""
         self._beat_sent_at = float("-inf")
         self._db_now = datetime.fromtimestamp(0, UTC)
         self._counted_from = self.began_at

@@ -77,6 +77,7 @@ class Liveness:
             raise Fenced(f"epoch {self._life.epoch}")
         self._life.beat(sent_at=sent_at, db_now=beat.now)
         self._life.gaps = beat.gaps
+        self._life.replays = beat.replays
         if beat.version != self._lanes.version or beat.newest_lane != self._lanes.newest:
             await self._load_lanes(connection)
         if beat.to_rescue:

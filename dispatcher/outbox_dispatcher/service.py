@@ -39,6 +39,7 @@ from outbox_dispatcher.links import Links, open_links
 from outbox_dispatcher.liveness import Fenced, Liveness, keep_leases
 from outbox_dispatcher.preparer import Preparer
 from outbox_dispatcher.recorder import NO_HANDLER, Pending, Recorder, count_by_slots
+from outbox_dispatcher.replays import replay
 from outbox_dispatcher.settings import DispatcherSettings
 from outbox_dispatcher.slots import Item, Slots
 from outbox_dispatcher.tenants import TenantBook
@@ -244,6 +245,7 @@ class Dispatcher:
                     )
                 ),
                 tasks.create_task(keep(self._settings.database_url)),
+                tasks.create_task(replay(links.side, links.side_lock, life=self.life)),
                 tasks.create_task(self._keep_leases(links)),
                 tasks.create_task(self._probe_holds(links)),
             ]

@@ -176,6 +176,7 @@ class Beat(msgspec.Struct, frozen=True):
     to_rescue: list[Epoch]
     now: datetime
     gaps: bool
+    replays: bool
 
 
 class Lane(msgspec.Struct, frozen=True):

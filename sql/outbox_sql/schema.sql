@@ -175,6 +175,35 @@ CREATE FUNCTION outbox.authenticate(hash bytea) RETURNS TABLE(key_id uuid, name 
     where k.key_sha256 = hash and k.revoked_at is null and (k.expires_at is null or k.expires_at > clock_timestamp())
 $$;
 
+CREATE FUNCTION outbox.begin_replay(wanted uuid, for_tenant text, filter jsonb, rate_per_s double precision, jobs_max integer, plan jsonb, actor text, reason text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    known outbox.replay_run;
+begin
+    if not outbox.acts_for(for_tenant) then
+        raise exception using errcode = 'OBX03', detail = '[]', message = 'another tenant''s dead letters';
+    end if;
+    insert into outbox.replay_run (run_id, tenant_id, filter, rate_per_s, jobs_max, plan, newest, begun_by, reason)
+    values (wanted, for_tenant, filter, rate_per_s, jobs_max, plan,
+            coalesce((select max(d.dead_letter_id) from outbox.dead_letter as d), 0), actor, reason)
+    on conflict (run_id) do nothing;
+    if not found then
+        select * into known from outbox.replay_run as r where r.run_id = wanted;
+        return case when (known.tenant_id, known.filter) = (for_tenant, begin_replay.filter)
+                         and (known.rate_per_s, known.jobs_max, known.reason)
+                             is not distinct from (begin_replay.rate_per_s, begin_replay.jobs_max, begin_replay.reason)
+                    then 'known' else 'other' end;
+    end if;
+    insert into outbox.operator_action (actor, action, tenant_id, detail)
+    values (actor, 'replay.begin', for_tenant,
+            jsonb_strip_nulls(jsonb_build_object('run_id', wanted, 'filter', filter, 'rate_per_s', rate_per_s,
+                'limit', jobs_max, 'plan', plan - 'sample', 'reason', reason)));
+    return 'begun';
+end
+$$;
+
 CREATE FUNCTION outbox.caller() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN COALESCE(NULLIF(current_setting('role'::text, true), 'none'::text), (SESSION_USER)::text);
@@ -1003,6 +1032,33 @@ CREATE FUNCTION outbox.find_job(tenant text, wanted uuid) RETURNS bigint
     LANGUAGE sql STABLE
     RETURN (SELECT j.id FROM (outbox.job_key k JOIN outbox.job j ON ((j.id = k.id))) WHERE ((k.job_id = find_job.wanted) AND ((k.tenant_id = find_job.tenant) OR (find_job.tenant IS NULL))) LIMIT 1);
 
+CREATE TABLE outbox.dead_letter (
+    dead_letter_id bigint NOT NULL,
+    failed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    id bigint,
+    job_id uuid,
+    series smallint,
+    attempts smallint,
+    tenant_id text NOT NULL,
+    queue text,
+    reason text NOT NULL,
+    error_class text,
+    error_code text,
+    error_message text NOT NULL,
+    job jsonb,
+    raw_value text,
+    replayed_at timestamp with time zone,
+    replayed_by text,
+    CONSTRAINT dead_letter_check CHECK (((job IS NULL) <> (raw_value IS NULL))),
+    CONSTRAINT dead_letter_reason_check CHECK ((reason = ANY (ARRAY['exhausted'::text, 'permanent'::text, 'invalid'::text, 'manual'::text])))
+);
+
+ALTER TABLE ONLY outbox.dead_letter FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION outbox.fits_replay(d outbox.dead_letter, filter jsonb) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN ((((filter ->> 'queue'::text) IS NULL) OR ((d).queue = (filter ->> 'queue'::text))) AND (((filter ->> 'reason'::text) IS NULL) OR ((d).reason = (filter ->> 'reason'::text))) AND (((filter ->> 'error_class'::text) IS NULL) OR ((d).error_class = (filter ->> 'error_class'::text))) AND (((filter ->> 'error_code'::text) IS NULL) OR ((d).error_code = (filter ->> 'error_code'::text))) AND (((filter ->> 'template_code'::text) IS NULL) OR (((d).job ->> 'template_code'::text) = (filter ->> 'template_code'::text))) AND (((filter ->> 'campaign_id'::text) IS NULL) OR ((((d).job -> 'meta'::text) ->> 'campaign_id'::text) = (filter ->> 'campaign_id'::text))) AND (((filter ->> 'since'::text) IS NULL) OR ((d).failed_at >= ((filter ->> 'since'::text))::timestamp with time zone)) AND (((filter ->> 'until'::text) IS NULL) OR ((d).failed_at < ((filter ->> 'until'::text))::timestamp with time zone)));
+
 CREATE FUNCTION outbox.from_priority(value smallint) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN CASE value WHEN 0 THEN 'low'::text WHEN 1 THEN 'normal'::text WHEN 5 THEN 'high'::text WHEN 10 THEN 'urgent'::text ELSE NULL::text END;
@@ -1528,6 +1584,47 @@ CREATE FUNCTION outbox.plain_meta(job jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (jsonb_typeof((job -> 'meta'::text)) = 'object'::text) THEN jsonb_build_object('meta', (SELECT COALESCE(jsonb_object_agg(m.key, m.value), '{}'::jsonb) AS "coalesce" FROM jsonb_each((plain_meta.job -> 'meta'::text)) m(key, value) WHERE (m.key = ANY (ARRAY['event_type'::text, 'event_id'::text, 'campaign_id'::text, 'priority'::text])))) ELSE '{}'::jsonb END;
 
+CREATE FUNCTION outbox.plan_replay(for_tenant text, filter jsonb, jobs_max integer, looked_max integer DEFAULT 20000) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    matched bigint;
+    numbers bigint[];
+    counts jsonb;
+    sample jsonb;
+    sendable int;
+begin
+    if not outbox.acts_for(for_tenant) then
+        raise exception using errcode = 'OBX03', detail = '[]', message = 'another tenant''s dead letters';
+    end if;
+    select count(*), (array_agg(d.dead_letter_id order by d.dead_letter_id))[1:looked_max] into matched, numbers
+    from outbox.dead_letter as d
+    where (for_tenant = '*' or d.tenant_id = for_tenant) and outbox.fits_replay(d, filter);
+    with outlook as materialized (
+        select * from outbox.replay_outlook(coalesce(numbers, '{}'))
+    )
+    select jsonb_build_object('would_send', count(*) filter (where o.verdict = 'would_send'),
+                              'expired', count(*) filter (where o.verdict = 'expired'),
+                              'duplicate', count(*) filter (where o.verdict = 'duplicate'),
+                              'suppressed', count(*) filter (where o.verdict = 'suppressed'),
+                              'gone', count(*) filter (where o.verdict = 'gone'), 'looked_at', count(*)),
+           (select coalesce(jsonb_agg(s.line order by s.dead_letter_id), '[]')
+            from (select f.dead_letter_id,
+                         jsonb_build_object('dead_letter_id', f.dead_letter_id, 'verdict', f.verdict,
+                             'job_id', d.job_id, 'queue', d.queue, 'template_code', d.job ->> 'template_code',
+                             'error_code', d.error_code, 'failed_at', d.failed_at) as line
+                  from (select x.*, row_number() over (partition by x.verdict order by x.dead_letter_id) as n
+                        from outlook as x) as f
+                  join outbox.dead_letter as d on d.dead_letter_id = f.dead_letter_id
+                  where f.n <= case f.verdict when 'would_send' then 5 else 2 end) as s)
+    into counts, sample from outlook as o;
+    sendable := (counts ->> 'would_send')::int;
+    return counts || jsonb_build_object('matched', matched, 'complete', matched <= looked_max, 'sample', sample,
+                                        'would_send', least(sendable, coalesce(jobs_max, sendable)));
+end
+$$;
+
 CREATE FUNCTION outbox.promote_job(wanted bigint, actor text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1586,6 +1683,11 @@ begin
     where a.action_id = any(array(select x.action_id from outbox.operator_action as x
                                   order by x.action_id limit rows_max))
       and a.at < least(kept_from, audited_from);
+    get diagnostics gone = row_count;
+    total := total + gone;
+    delete from outbox.replay_run as r
+    where r.run_id = any(array(select x.run_id from outbox.replay_run as x order by x.begun_at limit rows_max))
+      and r.begun_at < least(kept_from, audited_from) and r.state <> 'running';
     get diagnostics gone = row_count;
     total := total + gone;
     delete from outbox.sink_message as m
@@ -2045,6 +2147,34 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.replay_outlook(numbers bigint[]) RETURNS TABLE(dead_letter_id bigint, id bigint, verdict text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select d.dead_letter_id, d.id,
+           case when d.job is null then 'gone'
+                when d.replayed_at is not null then 'duplicate'
+                when exists (select from outbox.entry as e where e.id = d.id) then 'duplicate'
+                when j.id is null or j.job ? 'erased' then 'gone'
+                when last.status is distinct from 'FAILED' or last.series <> d.series then 'duplicate'
+                when j.expires_at <= clock_timestamp() then 'expired'
+                when j.category = any(r.opt_outs) then 'suppressed'
+                when exists (select from outbox.suppression as s
+                             where s.tenant_id = j.tenant_id and s.channel = j.channel
+                               and s.address = lower(coalesce(j.job ->> 'to', case j.channel
+                                       when 'email' then r.email when 'sms' then r.phone
+                                       when 'telegram' then r.telegram_chat_id else j.user_id end))
+                               and (s.expires_at is null or s.expires_at > clock_timestamp())) then 'suppressed'
+                else 'would_send' end
+    from outbox.dead_letter as d
+    left join lateral (select o.id, o.job, o.expires_at, o.tenant_id, o.channel, o.category, o.user_id
+                       from outbox.job as o where o.id = d.id offset 0) as j on true
+    left join outbox.recipient as r on r.tenant_id = j.tenant_id and r.user_id = j.user_id
+    left join lateral (select x.series, x.status from outbox.delivery as x
+                       where x.id = d.id and x.terminal and not x.late order by x.series desc limit 1) as last on true
+    where d.dead_letter_id = any(numbers)
+$$;
+
 CREATE FUNCTION outbox.retention_day(now timestamp with time zone) RETURNS date
     LANGUAGE sql STABLE
     RETURN ((((COALESCE(now, clock_timestamp()) - make_interval(secs => ((SELECT s.retention_s FROM outbox.setting s))::double precision)) AT TIME ZONE 'utc'::text))::date - 1);
@@ -2087,7 +2217,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION outbox.retry_job(wanted bigint, actor text, action text DEFAULT 'retry'::text, dead_letter bigint DEFAULT NULL::bigint) RETURNS text
+CREATE FUNCTION outbox.retry_job(wanted bigint, actor text, action text DEFAULT 'retry'::text, dead_letter bigint DEFAULT NULL::bigint, note jsonb DEFAULT '{}'::jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2130,7 +2260,7 @@ begin
     where d.id = wanted and d.series = last.series and d.replayed_at is null
       and (dead_letter is null or d.dead_letter_id = dead_letter);
     insert into outbox.operator_action (actor, action, tenant_id, id, detail)
-    values (actor, action, j.tenant_id, wanted, jsonb_build_object('series', last.series + 1));
+    values (actor, action, j.tenant_id, wanted, note || jsonb_build_object('series', last.series + 1));
     return 'retried';
 end
 $$;
@@ -2281,6 +2411,103 @@ begin
     end loop;
     return substr(int8send(h0), 5) || substr(int8send(h1), 5) || substr(int8send(h2), 5)
            || substr(int8send(h3), 5) || substr(int8send(h4), 5);
+end
+$$;
+
+CREATE FUNCTION outbox.step_replay(batch integer DEFAULT 200) RETURNS double precision
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    r outbox.replay_run;
+    at timestamptz := clock_timestamp();
+    room int;
+    last_looked bigint;
+    numbers bigint[];
+    it record;
+    said text;
+    sent int := 0;
+    full_up boolean := false;
+begin
+    select * into r from outbox.replay_run as x where x.state = 'running'
+    order by x.stepped_at limit 1 for update skip locked;
+    if r.run_id is null then
+        return null;
+    end if;
+    room := batch;
+    if r.rate_per_s is not null then
+        -- A second's worth at most has gathered, however long nobody was there.
+        r.tokens := least(greatest(r.rate_per_s, 1), r.tokens + r.rate_per_s * extract(epoch from at - r.stepped_at));
+        room := least(room, floor(r.tokens));
+    end if;
+    if r.jobs_max is not null then
+        room := least(room, r.jobs_max - r.replayed);
+    end if;
+    with looked as materialized (
+        select d.dead_letter_id, outbox.fits_replay(d, r.filter) as fits from outbox.dead_letter as d
+        where d.dead_letter_id > r.reached and d.dead_letter_id <= r.newest
+          and (r.tenant_id = '*' or d.tenant_id = r.tenant_id)
+        order by d.dead_letter_id limit 20000
+    )
+    select max(l.dead_letter_id),
+           (array_agg(l.dead_letter_id order by l.dead_letter_id) filter (where l.fits))[1:batch]
+    into last_looked, numbers from looked as l;
+    for it in select o.* from outbox.replay_outlook(coalesce(numbers, '{}')) as o order by o.dead_letter_id loop
+        said := it.verdict;
+        if said = 'would_send' then
+            if sent >= room then
+                full_up := true;
+                exit;
+            end if;
+            said := outbox.retry_job(it.id, r.begun_by, 'replay', it.dead_letter_id,
+                                     jsonb_strip_nulls(jsonb_build_object('run_id', r.run_id, 'reason', r.reason)));
+        end if;
+        r.reached := it.dead_letter_id;
+        case said
+            when 'retried' then sent := sent + 1;
+            when 'expired' then r.expired := r.expired + 1;
+            when 'suppressed' then r.suppressed := r.suppressed + 1;
+            when 'gone' then r.gone := r.gone + 1;
+            else r.duplicate := r.duplicate + 1;
+        end case;
+    end loop;
+    if not full_up and coalesce(cardinality(numbers), 0) < batch then
+        r.reached := coalesce(last_looked, r.newest);
+    end if;
+    r.replayed := r.replayed + sent;
+    r.tokens := r.tokens - case when r.rate_per_s is null then 0 else sent end;
+    r.state := case when last_looked is null or r.reached >= r.newest or r.replayed >= r.jobs_max then 'done' else r.state end;
+    update outbox.replay_run as x
+    set state = r.state, reached = r.reached, tokens = r.tokens, stepped_at = at, replayed = r.replayed,
+        expired = r.expired, duplicate = r.duplicate, suppressed = r.suppressed, gone = r.gone,
+        ended_at = case when r.state = 'done' then clock_timestamp() end
+    where x.run_id = r.run_id;
+    if sent > 0 then
+        perform pg_notify('outbox_bell', '');
+    end if;
+    return case when full_up and r.state = 'running' and r.rate_per_s is not null
+                then greatest(1 - r.tokens, 0) / r.rate_per_s else 0 end;
+end
+$$;
+
+CREATE FUNCTION outbox.stop_replay(wanted uuid, actor text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    r outbox.replay_run;
+begin
+    select * into r from outbox.replay_run as x where x.run_id = wanted and outbox.acts_for(x.tenant_id) for update;
+    if r.run_id is null then
+        return 'unknown';
+    elsif r.state <> 'running' then
+        return 'ended';
+    end if;
+    update outbox.replay_run as x set state = 'stopped', ended_at = clock_timestamp(), stopped_by = actor
+    where x.run_id = wanted;
+    insert into outbox.operator_action (actor, action, tenant_id, detail)
+    values (actor, 'replay.stop', r.tenant_id, jsonb_build_object('run_id', wanted, 'replayed', r.replayed));
+    return 'stopped';
 end
 $$;
 
@@ -2910,29 +3137,6 @@ CREATE TABLE outbox.control (
     CONSTRAINT control_only_row_check CHECK (only_row)
 );
 
-CREATE TABLE outbox.dead_letter (
-    dead_letter_id bigint NOT NULL,
-    failed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    id bigint,
-    job_id uuid,
-    series smallint,
-    attempts smallint,
-    tenant_id text NOT NULL,
-    queue text,
-    reason text NOT NULL,
-    error_class text,
-    error_code text,
-    error_message text NOT NULL,
-    job jsonb,
-    raw_value text,
-    replayed_at timestamp with time zone,
-    replayed_by text,
-    CONSTRAINT dead_letter_check CHECK (((job IS NULL) <> (raw_value IS NULL))),
-    CONSTRAINT dead_letter_reason_check CHECK ((reason = ANY (ARRAY['exhausted'::text, 'permanent'::text, 'invalid'::text, 'manual'::text])))
-);
-
-ALTER TABLE ONLY outbox.dead_letter FORCE ROW LEVEL SECURITY;
-
 ALTER TABLE outbox.dead_letter ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME outbox.dead_letter_dead_letter_id_seq
     START WITH 1
@@ -3405,12 +3609,16 @@ CREATE VIEW outbox.notification_replay AS
     f.error_message,
     s.status AS outcome,
     s.finished_at AS outcome_at,
-    j.id
+    j.id,
+    a.why,
+    a.run_id
    FROM ((((( SELECT a_1.id,
             a_1.action,
             a_1.at,
             a_1.actor,
-            ((a_1.detail ->> 'series'::text))::smallint AS series
+            ((a_1.detail ->> 'series'::text))::smallint AS series,
+            (a_1.detail ->> 'reason'::text) AS why,
+            ((a_1.detail ->> 'run_id'::text))::uuid AS run_id
            FROM outbox.operator_action a_1
           WHERE (a_1.action = ANY (ARRAY['retry'::text, 'replay'::text]))) a
      JOIN outbox.job j ON ((j.id = a.id)))
@@ -3555,6 +3763,35 @@ CREATE TABLE outbox.recipient (
 );
 
 ALTER TABLE ONLY outbox.recipient FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.replay_run (
+    run_id uuid NOT NULL,
+    tenant_id text NOT NULL,
+    filter jsonb NOT NULL,
+    rate_per_s double precision,
+    jobs_max integer,
+    state text DEFAULT 'running'::text NOT NULL,
+    plan jsonb NOT NULL,
+    newest bigint NOT NULL,
+    reached bigint DEFAULT 0 NOT NULL,
+    tokens double precision DEFAULT 1 NOT NULL,
+    stepped_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    replayed integer DEFAULT 0 NOT NULL,
+    expired integer DEFAULT 0 NOT NULL,
+    duplicate integer DEFAULT 0 NOT NULL,
+    suppressed integer DEFAULT 0 NOT NULL,
+    gone integer DEFAULT 0 NOT NULL,
+    begun_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    begun_by text NOT NULL,
+    reason text,
+    ended_at timestamp with time zone,
+    stopped_by text,
+    CONSTRAINT replay_run_jobs_max_check CHECK ((jobs_max > 0)),
+    CONSTRAINT replay_run_rate_per_s_check CHECK (((rate_per_s >= (0.001)::double precision) AND (rate_per_s <= (100000)::double precision))),
+    CONSTRAINT replay_run_state_check CHECK ((state = ANY (ARRAY['running'::text, 'done'::text, 'stopped'::text])))
+);
+
+ALTER TABLE ONLY outbox.replay_run FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE outbox.retiring (
     day date NOT NULL,
@@ -3853,6 +4090,9 @@ ALTER TABLE ONLY outbox.receipt
 ALTER TABLE ONLY outbox.recipient
     ADD CONSTRAINT recipient_pkey PRIMARY KEY (tenant_id, user_id);
 
+ALTER TABLE ONLY outbox.replay_run
+    ADD CONSTRAINT replay_run_pkey PRIMARY KEY (run_id);
+
 ALTER TABLE ONLY outbox.retiring
     ADD CONSTRAINT retiring_pkey PRIMARY KEY (day);
 
@@ -3924,6 +4164,10 @@ CREATE INDEX receipt_expected_message ON outbox.receipt_expected USING btree (pr
 CREATE INDEX receipt_expected_untold ON outbox.receipt_expected USING btree (expected_at) WHERE (NOT told);
 
 CREATE UNIQUE INDEX receipt_job ON outbox.receipt USING btree (id, status);
+
+CREATE INDEX replay_run_newest ON outbox.replay_run USING btree (begun_at, run_id);
+
+CREATE INDEX replay_run_running ON outbox.replay_run USING btree (stepped_at) WHERE (state = 'running'::text);
 
 CREATE INDEX rule_event ON outbox.rule USING btree (tenant_id, event_type) WHERE enabled;
 
@@ -4017,6 +4261,8 @@ CREATE POLICY everything ON outbox.receipt_expected TO outbox_owner, outbox_disp
 
 CREATE POLICY everything ON outbox.recipient TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
+CREATE POLICY everything ON outbox.replay_run TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
 CREATE POLICY everything ON outbox.rule TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.sink_message TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
@@ -4091,6 +4337,8 @@ CREATE POLICY own_tenant ON outbox.receipt_expected TO outbox_api USING (outbox.
 
 CREATE POLICY own_tenant ON outbox.recipient TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
+CREATE POLICY own_tenant ON outbox.replay_run TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
 CREATE POLICY own_tenant ON outbox.rule TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.sink_message TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
@@ -4120,6 +4368,8 @@ ALTER TABLE outbox.receipt ENABLE ROW LEVEL SECURITY;
 ALTER TABLE outbox.receipt_expected ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.recipient ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.replay_run ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.rule ENABLE ROW LEVEL SECURITY;
 
@@ -4167,6 +4417,10 @@ GRANT ALL ON FUNCTION outbox.analyze_parents(now timestamp with time zone) TO ou
 REVOKE ALL ON FUNCTION outbox.authenticate(hash bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.authenticate(hash bytea) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.authenticate(hash bytea) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.begin_replay(wanted uuid, for_tenant text, filter jsonb, rate_per_s double precision, jobs_max integer, plan jsonb, actor text, reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.begin_replay(wanted uuid, for_tenant text, filter jsonb, rate_per_s double precision, jobs_max integer, plan jsonb, actor text, reason text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.begin_replay(wanted uuid, for_tenant text, filter jsonb, rate_per_s double precision, jobs_max integer, plan jsonb, actor text, reason text) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.caller() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.caller() TO outbox_dispatcher;
@@ -4273,6 +4527,12 @@ GRANT SELECT ON TABLE outbox.job_key TO outbox_api;
 REVOKE ALL ON FUNCTION outbox.find_job(tenant text, wanted uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.find_job(tenant text, wanted uuid) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.find_job(tenant text, wanted uuid) TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.dead_letter TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.dead_letter TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.fits_replay(d outbox.dead_letter, filter jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.fits_replay(d outbox.dead_letter, filter jsonb) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.from_priority(value smallint) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.from_priority(value smallint) TO outbox_auditor;
@@ -4389,6 +4649,10 @@ GRANT ALL ON FUNCTION outbox.payload_priority(value jsonb) TO outbox_dispatcher;
 REVOKE ALL ON FUNCTION outbox.plain_meta(job jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.plain_meta(job jsonb) TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.plan_replay(for_tenant text, filter jsonb, jobs_max integer, looked_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.plan_replay(for_tenant text, filter jsonb, jobs_max integer, looked_max integer) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.plan_replay(for_tenant text, filter jsonb, jobs_max integer, looked_max integer) TO outbox_api;
+
 REVOKE ALL ON FUNCTION outbox.promote_job(wanted bigint, actor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.promote_job(wanted bigint, actor text) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.promote_job(wanted bigint, actor text) TO outbox_api;
@@ -4424,6 +4688,9 @@ GRANT ALL ON FUNCTION outbox.release_job(wanted bigint, actor text) TO outbox_ap
 REVOKE ALL ON FUNCTION outbox.reorder(wanted bigint, tenant text, of_queue text, key text, lane integer, OUT lane_id integer, OUT ordering_id bigint, OUT place bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.reorder(wanted bigint, tenant text, of_queue text, key text, lane integer, OUT lane_id integer, OUT ordering_id bigint, OUT place bigint) TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.replay_outlook(numbers bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.replay_outlook(numbers bigint[]) TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.retention_day(now timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.retention_day(now timestamp with time zone) TO outbox_dispatcher;
 
@@ -4434,9 +4701,9 @@ GRANT ALL ON FUNCTION outbox.retention_lag(now timestamp with time zone, OUT day
 REVOKE ALL ON FUNCTION outbox.retire_day(now timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.retire_day(now timestamp with time zone) TO outbox_dispatcher;
 
-REVOKE ALL ON FUNCTION outbox.retry_job(wanted bigint, actor text, action text, dead_letter bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.retry_job(wanted bigint, actor text, action text, dead_letter bigint) TO outbox_dispatcher;
-GRANT ALL ON FUNCTION outbox.retry_job(wanted bigint, actor text, action text, dead_letter bigint) TO outbox_api;
+REVOKE ALL ON FUNCTION outbox.retry_job(wanted bigint, actor text, action text, dead_letter bigint, note jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.retry_job(wanted bigint, actor text, action text, dead_letter bigint, note jsonb) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.retry_job(wanted bigint, actor text, action text, dead_letter bigint, note jsonb) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.ring(lane_ids integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.ring(lane_ids integer[]) TO outbox_dispatcher;
@@ -4463,6 +4730,13 @@ GRANT ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused 
 
 REVOKE ALL ON FUNCTION outbox.sha1(message bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.sha1(message bytea) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.step_replay(batch integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.step_replay(batch integer) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.stop_replay(wanted uuid, actor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.stop_replay(wanted uuid, actor text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.stop_replay(wanted uuid, actor text) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.store_jobs(parsed outbox.parsed[], keyed_ids bigint[], lane_ids integer[], some_expired boolean, at timestamp with time zone, traceparents text[], resend_of uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.store_jobs(parsed outbox.parsed[], keyed_ids bigint[], lane_ids integer[], some_expired boolean, at timestamp with time zone, traceparents text[], resend_of uuid) TO outbox_dispatcher;
@@ -4544,9 +4818,6 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.bucket TO outbox_dispatcher;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.control TO outbox_dispatcher;
 GRANT SELECT ON TABLE outbox.control TO outbox_api;
 
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.dead_letter TO outbox_dispatcher;
-GRANT SELECT ON TABLE outbox.dead_letter TO outbox_api;
-
 GRANT USAGE ON SEQUENCE outbox.dead_letter_dead_letter_id_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.dead_letter_dead_letter_id_seq TO outbox_api;
 
@@ -4624,6 +4895,9 @@ GRANT USAGE ON SEQUENCE outbox.receipt_receipt_id_seq TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.recipient TO outbox_dispatcher;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.recipient TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.replay_run TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.replay_run TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.rule TO outbox_dispatcher;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.rule TO outbox_api;

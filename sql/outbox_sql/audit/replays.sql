@@ -5,7 +5,7 @@
 \if :{?tenant} \else \set tenant '*' \endif
 \if :{?days} \else \set days '90' \endif
 \if :{?rows_max} \else \set rows_max '1000' \endif
-select r.replayed_at, r.replayed_by, r.action, r.tenant_id, r.job_id, r.user_id, r.queue, r.template_code, r.series,
+select r.replayed_at, r.replayed_by, r.why, r.run_id, r.action, r.tenant_id, r.job_id, r.user_id, r.queue, r.template_code, r.series,
        r.failed_at, r.failed_attempts, r.reason, r.error_code, r.error_message,
        coalesce(lower(r.outcome), 'not over yet') as outcome, r.outcome_at
 from outbox.notification_replay as r

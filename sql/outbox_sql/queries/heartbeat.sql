@@ -1,5 +1,5 @@
 -- Say that this dispatcher lives, fence those that don't, and learn whether lanes have changed and
--- whether an ordering_key stands still.
+-- whether an ordering_key stands still, or dead letters are to be replayed.
 -- Dead: no heartbeat for a lease; or none for 2.5 s and no advisory lock (its connection is gone),
 -- unless it never had one: behind a pooler there is none.
 -- Skip locked: two dispatchers that look at each other must not wait for each other.
@@ -34,5 +34,6 @@ select exists (select from beat) as alive,
        array(select epoch from buried
              union select d.epoch from outbox.dispatcher as d where d.fenced and d.rescued_at is null) as to_rescue,
        clock_timestamp() as now,
-       exists (select from outbox.ordering_gap) as gaps
+       exists (select from outbox.ordering_gap) as gaps,
+       exists (select from outbox.replay_run as r where r.state = 'running') as replays
 from outbox.control as c

@@ -332,6 +332,34 @@ create table outbox.dead_letter (
 create index dead_letter_newest on outbox.dead_letter (tenant_id, dead_letter_id);
 create index dead_letter_job on outbox.dead_letter (id) where id is not null;
 
+-- A replay of the dead letters that fit a filter, begun by an operator and gone through by dispatchers, the
+-- oldest first. What lies at or below `reached` is dealt with; `newest` was there when it began.
+create table outbox.replay_run (
+    run_id            uuid        primary key,
+    tenant_id         text        not null,  -- whose dead letters; '*': everybody's
+    filter            jsonb       not null,
+    rate_per_s        double precision check (rate_per_s between 0.001 and 100000),
+    jobs_max          int         check (jobs_max > 0),
+    state             text        not null default 'running' check (state in ('running', 'done', 'stopped')),
+    plan              jsonb       not null,
+    newest            bigint      not null,
+    reached           bigint      not null default 0,
+    tokens            double precision not null default 1,
+    stepped_at        timestamptz not null default clock_timestamp(),
+    replayed          int         not null default 0,
+    expired           int         not null default 0,
+    duplicate         int         not null default 0,
+    suppressed        int         not null default 0,
+    gone              int         not null default 0,
+    begun_at          timestamptz not null default clock_timestamp(),
+    begun_by          text        not null,
+    reason            text,
+    ended_at          timestamptz,
+    stopped_by        text
+);
+create index replay_run_running on outbox.replay_run (stepped_at) where state = 'running';
+create index replay_run_newest on outbox.replay_run (begun_at, run_id);
+
 -- A running dispatcher process.
 create table outbox.dispatcher (
     epoch             bigint      primary key,

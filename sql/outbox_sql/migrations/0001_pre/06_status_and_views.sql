@@ -161,8 +161,9 @@ create view outbox.notification_replay as
 select j.job_id, j.tenant_id, j.user_id, j.channel, j.queue, j.template_code, j.event_id, j.campaign_id,
        a.action, a.at as replayed_at, a.actor as replayed_by, a.series,
        f.attempt as failed_attempts, f.finished_at as failed_at, l.reason, f.error_class, f.error_code, f.error_message,
-       s.status as outcome, s.finished_at as outcome_at, j.id
-from (select a.id, a.action, a.at, a.actor, (a.detail ->> 'series')::smallint as series
+       s.status as outcome, s.finished_at as outcome_at, j.id, a.why, a.run_id
+from (select a.id, a.action, a.at, a.actor, (a.detail ->> 'series')::smallint as series,
+             a.detail ->> 'reason' as why, (a.detail ->> 'run_id')::uuid as run_id
       from outbox.operator_action as a where a.action in ('retry', 'replay')) as a
 join outbox.job as j on j.id = a.id
 left join lateral (select d.attempt, d.finished_at, d.error_class, d.error_code, d.error_message from outbox.delivery as d

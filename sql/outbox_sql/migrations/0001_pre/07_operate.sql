@@ -64,8 +64,9 @@ $$;
 
 -- A new series for a failed job: the lease number goes on, so that no outcome of an older series
 -- can ever match.
-create function outbox.retry_job(wanted bigint, actor text, action text default 'retry', dead_letter bigint default null)
-    returns text  -- retried, or why not: live, not failed, expired, gone (its dead letter outlived it)
+create function outbox.retry_job(
+    wanted bigint, actor text, action text default 'retry', dead_letter bigint default null, note jsonb default '{}'
+) returns text  -- retried, or why not: live, not failed, expired, gone (its dead letter outlived it)
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     last record;
@@ -106,7 +107,7 @@ begin
     where d.id = wanted and d.series = last.series and d.replayed_at is null
       and (dead_letter is null or d.dead_letter_id = dead_letter);
     insert into outbox.operator_action (actor, action, tenant_id, id, detail)
-    values (actor, action, j.tenant_id, wanted, jsonb_build_object('series', last.series + 1));
+    values (actor, action, j.tenant_id, wanted, note || jsonb_build_object('series', last.series + 1));
     return 'retried';
 end
 $$;

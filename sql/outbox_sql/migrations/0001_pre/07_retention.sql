@@ -133,6 +133,11 @@ begin
       and a.at < least(kept_from, audited_from);
     get diagnostics gone = row_count;
     total := total + gone;
+    delete from outbox.replay_run as r
+    where r.run_id = any(array(select x.run_id from outbox.replay_run as x order by x.begun_at limit rows_max))
+      and r.begun_at < least(kept_from, audited_from) and r.state <> 'running';
+    get diagnostics gone = row_count;
+    total := total + gone;
     delete from outbox.sink_message as m
     where m.message_id = any(array(select x.message_id from outbox.sink_message as x
                                    order by x.message_id limit rows_max))

@@ -11,7 +11,8 @@ declare
 begin
     foreach name in array array['job_key', 'job', 'delivery', 'dead_letter', 'lane', 'receipt', 'operator_action',
         'template', 'recipient', 'device', 'suppression', 'inbox_message', 'sink_message', 'event', 'rule', 'api_key',
-        'tenant', 'provider', 'ordering', 'dedup', 'dedup_alias', 'endpoint', 'receipt_expected']
+        'tenant', 'provider', 'ordering', 'dedup', 'dedup_alias', 'endpoint', 'receipt_expected',
+        'replay_run']
     loop
         execute format('alter table outbox.%I enable row level security', name);
         execute format('alter table outbox.%I force row level security', name);
@@ -94,7 +95,7 @@ revoke all on outbox.retiring, outbox.chore from outbox_dispatcher;
 grant usage on all sequences in schema outbox to outbox_dispatcher, outbox_api;
 
 grant execute on function outbox.find_job, outbox.cancel_jobs, outbox.retry_job, outbox.promote_job,
-    outbox.release_job, outbox.take_receipts, outbox.set_paused,
+    outbox.release_job, outbox.plan_replay, outbox.begin_replay, outbox.stop_replay, outbox.take_receipts, outbox.set_paused,
     outbox.set_lane_limits, outbox.set_destination, outbox.limits_now, outbox.list_destinations,
     outbox.unseen_by, outbox.erase_recipient, outbox.authenticate, outbox.sees, outbox.current_status,
     outbox.live_status, outbox.ended_status, outbox.accepted_status, outbox.whole_job, outbox.from_priority,
@@ -103,7 +104,7 @@ grant execute on function outbox.find_job, outbox.cancel_jobs, outbox.retry_job,
 grant select on outbox.job_key, outbox.job, outbox.entry, outbox.delivery, outbox.dead_letter, outbox.lane,
     outbox.receipt, outbox.operator_action, outbox.stat_second, outbox.stat_minute, outbox.stat_total,
     outbox.dispatcher, outbox.handler, outbox.setting, outbox.queue_pause, outbox.control, outbox.ordering,
-    outbox.ordering_gap,
+    outbox.ordering_gap, outbox.replay_run,
     outbox.api_notification, outbox.api_notification_delivery, outbox.api_notification_history to outbox_api;
 grant select, insert, update, delete on outbox.template, outbox.recipient, outbox.device, outbox.suppression,
     outbox.inbox_message, outbox.sink_message, outbox.event, outbox.rule, outbox.api_key, outbox.tenant,
