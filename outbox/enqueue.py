@@ -33,6 +33,7 @@ from outbox import jsontext
 from outbox.drivers import Runner, Statement, hide_parameters, runner_of, told_by
 from outbox.errors import Fault, InvalidJob, JobConflict, NotPermitted, OutboxError
 from outbox.message import Job
+from outbox.tracecontext import current_traceparent, is_traceparent
 
 JobInput: TypeAlias = Job | Mapping[str, object] | str | bytes
 """A job: typed, as a mapping, or as JSON text, whose numbers keep every digit."""
@@ -110,6 +111,7 @@ def enqueue(
     tenant: str = "default",
     notify: bool = False,
     on_conflict: OnConflict = "raise",
+    traceparent: str | None = None,
 ) -> EnqueueResult: ...
 @overload
 def enqueue(
@@ -120,6 +122,7 @@ def enqueue(
     tenant: str = "default",
     notify: bool = False,
     on_conflict: OnConflict = "raise",
+    traceparent: str | None = None,
 ) -> Awaitable[EnqueueResult]: ...
 @overload
 def enqueue(
@@ -131,6 +134,7 @@ def enqueue(
     tenant: str = "default",
     notify: bool = False,
     on_conflict: OnConflict = "raise",
+    traceparent: str | None = None,
 ) -> list[EnqueueResult]: ...
 @overload
 def enqueue(
@@ -142,6 +146,7 @@ def enqueue(
     tenant: str = "default",
     notify: bool = False,
     on_conflict: OnConflict = "raise",
+    traceparent: str | None = None,
 ) -> Awaitable[list[EnqueueResult]]: ...
 def enqueue(
     connection: SyncConnection | AsyncConnection,
@@ -151,22 +156,29 @@ def enqueue(
     tenant: str = "default",
     notify: bool = False,
     on_conflict: OnConflict = "raise",
+    traceparent: str | None = None,
 ) -> (
     EnqueueResult | list[EnqueueResult] | Awaitable[EnqueueResult] | Awaitable[list[EnqueueResult]]
 ):
     """Accept a job in the caller's transaction; with several jobs, return a list of results.
 
-    `notify` wakes dispatchers at commit, by a NOTIFY inside this transaction: it takes a lock of
-    the whole database at commit, so leave it out where many transactions commit at once, and let
-    the dispatchers' polling find the job. Raises InvalidJob, JobConflict, NotPermitted, TypeError
-    for what is no connection, and whatever the driver raises.
+    `traceparent` (W3C) leads a trace on to the receiver; where you use OpenTelemetry yourself, it
+    is your present span's. `notify` wakes dispatchers at commit, by a NOTIFY inside this
+    transaction: it takes a lock of the whole database at commit, so leave it out where many
+    transactions commit at once, and let the dispatchers' polling find the job. Raises InvalidJob,
+    JobConflict, NotPermitted, TypeError for what is no connection, and whatever the driver raises.
     """
     if more_jobs:
         batch = (job, *more_jobs)
         return enqueue_many(
-            connection, batch, tenant=tenant, notify=notify, on_conflict=on_conflict
+            connection,
+            batch,
+            tenant=tenant,
+            notify=notify,
+            on_conflict=on_conflict,
+            traceparent=traceparent,
         )
-    call = _prepare([job], tenant, notify, on_conflict, alone=True)
+    call = _prepare([job], tenant, notify, on_conflict, traceparent, alone=True)
     answer: EnqueueResult | Awaitable[EnqueueResult] = _run(connection, call, lambda all: all[0])
     return answer
 
@@ -180,6 +192,7 @@ def enqueue_many(
     tenant: str = "default",
     notify: bool = False,
     on_conflict: OnConflict = "raise",
+    traceparent: str | None = None,
 ) -> list[EnqueueResult]: ...
 @overload
 def enqueue_many(
@@ -190,6 +203,7 @@ def enqueue_many(
     tenant: str = "default",
     notify: bool = False,
     on_conflict: OnConflict = "raise",
+    traceparent: str | None = None,
 ) -> Awaitable[list[EnqueueResult]]: ...
 def enqueue_many(
     connection: SyncConnection | AsyncConnection,
@@ -199,13 +213,14 @@ def enqueue_many(
     tenant: str = "default",
     notify: bool = False,
     on_conflict: OnConflict = "raise",
+    traceparent: str | None = None,
 ) -> list[EnqueueResult] | Awaitable[list[EnqueueResult]]:
     """Accept jobs, all or none of them, by one statement; return their results in order.
 
     A fault's pointer begins with the job's index: `/3/user_id`. At most 10,000 jobs and 32 MiB.
     See `enqueue`.
     """
-    call = _prepare(list(jobs), tenant, notify, on_conflict, alone=False)
+    call = _prepare(list(jobs), tenant, notify, on_conflict, traceparent, alone=False)
     answer: list[EnqueueResult] | Awaitable[list[EnqueueResult]]
     answer = _run(connection, call, lambda all: all)
     return answer
@@ -221,7 +236,13 @@ class _Call(msgspec.Struct, frozen=True):
 
 
 def _prepare(
-    jobs: Sequence[JobInput], tenant: str, notify: bool, on_conflict: OnConflict, *, alone: bool
+    jobs: Sequence[JobInput],
+    tenant: str,
+    notify: bool,
+    on_conflict: OnConflict,
+    traceparent: str | None,
+    *,
+    alone: bool,
 ) -> _Call:
     """Write the jobs as one JSON list. Raises InvalidJob with the faults of all of them."""
     texts: list[bytes] = []
@@ -239,12 +260,17 @@ def _prepare(
         raise InvalidJob(faults)
     if sum(map(len, texts)) > BATCH_BYTES_MAX:
         raise InvalidJob([Fault("", "a batch has at most 32 MiB")])
+    if traceparent is None:
+        traceparent = current_traceparent()
+    elif not is_traceparent(traceparent):
+        raise ValueError("traceparent must be a W3C trace context of version 00")
     parameters: dict[str, str | bool] = {
         "jobs": texts[0].decode() if alone else f"[{b','.join(texts).decode()}]",
         "tenant": tenant,
         "on_conflict": on_conflict,
         "fill_created": any(isinstance(job, Job) and job.created_at is None for job in jobs),
         "notify": notify,
+        "traceparent": traceparent or "",
     }
     name = "producer_enqueue_one" if alone else "producer_enqueue"
     return _Call(Statement(name, parameters), alone, is_empty=not texts)

@@ -90,7 +90,13 @@ def build_app(config: Config, *, database_url: str) -> Litestar:
         async with runtime.running():
             yield
 
-    app = OutboxApp(
+    kind = OutboxApp
+    if runtime.tracer is not None:
+        from outbox_api.tracing import TracedApp
+
+        TracedApp.tracer = runtime.tracer
+        kind = TracedApp
+    app = kind(
         route_handlers=ROUTES,
         middleware=[DefineMiddleware(Gate, runtime=runtime, methods=methods)],
         exception_handlers={Exception: problem_response},

@@ -6,7 +6,7 @@ Label sets are small: a route's template, never a path; no ids.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -18,6 +18,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from outbox.otel import Point, Series
 from outbox.telemetry import BUCKETS_S as STORE_BUCKETS_S
 from outbox_api.gauges import AttemptSnapshot, Snapshot
 
@@ -169,6 +170,64 @@ class _AttemptCollector(Collector):
         yield outcomes
         yield durations
         yield pickups
+
+
+def series(
+    http: HttpMetrics, snapshot: Snapshot | None, attempts: AttemptSnapshot | None
+) -> list[Series]:
+    """Return all that /metrics shows, as it is sent by OTLP: the same names, the same labels."""
+    families = list(http.registry.collect())
+    if snapshot is not None:
+        families += _StoreCollector(snapshot).collect()
+    if attempts is not None:
+        families += _AttemptCollector(attempts).collect()
+    return [
+        _histogram_of(family) if family.type == "histogram" else _numbers_of(family)
+        for family in families
+    ]
+
+
+def _numbers_of(family: Metric) -> Series:
+    is_counter = family.type == "counter"
+    name = f"{family.name}_total" if is_counter else family.name
+    return Series(
+        name=name,
+        kind="counter" if is_counter else "gauge",
+        about=family.documentation,
+        points=[
+            Point(labels=sample.labels, value=sample.value)
+            for sample in family.samples
+            if sample.name == name
+        ],
+    )
+
+
+def _histogram_of(family: Metric) -> Series:
+    """Undo what Prometheus does to a histogram: its buckets count all below their bounds."""
+    upto: dict[tuple[tuple[str, str], ...], list[tuple[float, int]]] = {}
+    sums: dict[tuple[tuple[str, str], ...], float] = {}
+    for sample in family.samples:
+        labels = tuple((k, v) for k, v in sorted(sample.labels.items()) if k != "le")
+        if sample.name.endswith("_bucket"):
+            bound = float(sample.labels["le"])
+            upto.setdefault(labels, []).append((bound, int(sample.value)))
+        elif sample.name.endswith("_sum"):
+            sums[labels] = sample.value
+    points = []
+    bounds: list[float] = []
+    for labels, cumulated in upto.items():
+        cumulated.sort()
+        bounds = [bound for bound, _ in cumulated if bound != float("inf")]
+        below = [0, *(count for _, count in cumulated)]
+        counts = [after - before for before, after in pairwise(below)]
+        points.append(Point(labels=dict(labels), counts=counts, total=sums.get(labels, 0.0)))
+    return Series(
+        name=family.name,
+        kind="histogram",
+        about=family.documentation,
+        points=points,
+        bounds_s=bounds,
+    )
 
 
 def _buckets(counts: list[int]) -> list[tuple[str, float]]:

@@ -7,7 +7,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import cast
 
+from outbox import otel
 from outbox.config import Config
+from outbox.errors import StoreUnavailable
 from outbox.render import RenderPool
 from outbox.sealing import Keyring
 from outbox.store.pool import Database
@@ -15,7 +17,7 @@ from outbox_api.auth import KeyRing
 from outbox_api.doorbell import Doorbell
 from outbox_api.gauges import Gauges, read_attempts, read_queues
 from outbox_api.intake import Intake
-from outbox_api.metrics import HttpMetrics
+from outbox_api.metrics import HttpMetrics, series
 from outbox_api.requests import Incoming
 from outbox_api.waiting import Waiting
 
@@ -25,11 +27,23 @@ class Runtime:
 
     def __init__(self, config: Config, database_url: str) -> None:
         self.config = config
+        self.telemetry = otel.start("api")
+        self.tracer = None if self.telemetry is None else self.telemetry.tracer
         self.database = Database(database_url, size_max=config.pool_size)
+        if self.tracer is not None:
+            from outbox_api.tracing import TracedDatabase
+
+            self.database = TracedDatabase(
+                database_url, size_max=config.pool_size, tracer=self.tracer
+            )
         self.keys = KeyRing(self.database, config.admin_key)
         self.sealing = Keyring(config.secret_key)
         self.bell = Doorbell(database_url)
         self.intake = Intake(self.database, self.bell.ring)
+        if self.tracer is not None:
+            from outbox_api.tracing import TracedIntake
+
+            self.intake = TracedIntake(self.database, self.bell.ring, self.tracer)
         self.waiting = Waiting(self.database)
         self.gauges = Gauges(self.database, read_queues)
         self.attempts = Gauges(self.database, read_attempts)
@@ -41,14 +55,31 @@ class Runtime:
     async def running(self) -> AsyncIterator[None]:
         """Open what needs an event loop, and close it in order: what was accepted is stored."""
         async with self.database, self.bell:
+            sending = None
+            if self.telemetry is not None and self.telemetry.wants_metrics:
+                sending = asyncio.create_task(
+                    self.telemetry.send_metrics_forever(self._series), name="metrics"
+                )
             try:
                 yield
             finally:
+                if sending is not None:
+                    sending.cancel()
+                    await asyncio.gather(sending, return_exceptions=True)
                 await self.intake.close()
                 await self.waiting.close()
                 await self.gauges.close()
                 await self.attempts.close()
                 await self.renderer.close()
+                if self.telemetry is not None:
+                    await self.telemetry.close()
+
+    async def _series(self) -> list[otel.Series]:
+        """Return what /metrics shows, to be sent."""
+        snapshot = attempts = None
+        with contextlib.suppress(StoreUnavailable):
+            snapshot, attempts = await self.gauges.look(), await self.attempts.look()
+        return series(self.metrics, snapshot, attempts)
 
 
 class Renderer:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from time import monotonic
+from typing import Literal
 
 from aiohttp import web
 
 from outbox.errors import ConfigError
+from outbox.otel import Point, Series
 from outbox_dispatcher.service import Dispatcher
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -44,21 +46,36 @@ class Health:
 
     def text(self) -> str:
         """Return the figures as Prometheus text: fixed names, no labels."""
-        dispatcher = self._dispatcher
-        rescued = dispatcher.liveness.rescued_total
-        epoch_age_s = monotonic() - dispatcher.life.began_at if dispatcher.life.epoch else 0.0
-        figures: tuple[tuple[str, str, str, float], ...] = (
-            ("running", "gauge", "Deliveries that run.", len(dispatcher.executor.running)),
-            ("outstanding", "gauge", "Jobs from claim to record.", dispatcher.outstanding()),
-            ("rescued_total", "counter", "Taken from the dead.", rescued),
-            ("ready", "gauge", "1: may start deliveries.", dispatcher.life.may_start()),
-            ("epoch_age_seconds", "gauge", "Time since it last (re)connected.", epoch_age_s),
-        )
         lines = []
-        for name, kind, doc, value in figures:
-            full = f"outbox_dispatcher_{name}"
-            lines += [f"# HELP {full} {doc}", f"# TYPE {full} {kind}", f"{full} {value + 0:g}"]
+        for one in figures(self._dispatcher):
+            lines += [
+                f"# HELP {one.name} {one.about}",
+                f"# TYPE {one.name} {one.kind}",
+                f"{one.name} {one.points[0].value + 0:g}",
+            ]
         return "\n".join(lines) + "\n"
+
+
+def figures(dispatcher: Dispatcher) -> list[Series]:
+    """Return what one process knows of itself."""
+    rescued = dispatcher.liveness.rescued_total
+    epoch_age_s = monotonic() - dispatcher.life.began_at if dispatcher.life.epoch else 0.0
+    known: tuple[tuple[str, Literal["gauge", "counter"], str, float], ...] = (
+        ("running", "gauge", "Deliveries that run.", len(dispatcher.executor.running)),
+        ("outstanding", "gauge", "Jobs from claim to record.", dispatcher.outstanding()),
+        ("rescued_total", "counter", "Taken from the dead.", rescued),
+        ("ready", "gauge", "1: may start deliveries.", dispatcher.life.may_start()),
+        ("epoch_age_seconds", "gauge", "Time since it last (re)connected.", epoch_age_s),
+    )
+    return [
+        Series(
+            name=f"outbox_dispatcher_{name}",
+            kind=kind,
+            about=about,
+            points=(Point(labels={}, value=float(value)),),
+        )
+        for name, kind, about, value in known
+    ]
 
 
 @contextlib.asynccontextmanager

@@ -10,18 +10,19 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 import structlog
 import uvloop
 
+from outbox import otel
 from outbox.backoff import Backoff
 from outbox.channels.registry import load_handlers, load_queue_handlers
 from outbox.config import Config
 from outbox.settings import queue_name, specs
-from outbox_dispatcher.health import serve_health
+from outbox_dispatcher.health import figures, serve_health
 from outbox_dispatcher.service import Dispatcher
 from outbox_dispatcher.settings import DispatcherSettings
 
@@ -77,10 +78,12 @@ async def dispatch(
 ) -> None:
     """Do the same in a loop that already runs. `on_ready` is called when it first claims."""
     texts = config.handler_settings()
+    telemetry = otel.start(f"dispatcher-{orders.number}")
     dispatcher = Dispatcher(
         dispatcher_settings(config, database_url, orders),
         channels=load_handlers(texts),
         queues=load_queue_handlers(texts),
+        tracer=None if telemetry is None else telemetry.tracer,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -89,6 +92,8 @@ async def dispatch(
         if config.metrics_port is not None:
             port = config.metrics_port + orders.number - 1
             await stack.enter_async_context(serve_health(dispatcher, config.host, port))
+        if telemetry is not None:
+            await stack.enter_async_context(sending(telemetry, dispatcher))
         telling = asyncio.create_task(_tell(dispatcher, on_ready))
         try:
             await dispatcher.run(drain=orders.drain)
@@ -96,6 +101,25 @@ async def dispatch(
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
     log.info("dispatcher stopped")
+
+
+@contextlib.asynccontextmanager
+async def sending(telemetry: otel.Telemetry, dispatcher: Dispatcher) -> AsyncIterator[None]:
+    """Send this process's figures meanwhile, and what spans are left at the end."""
+
+    async def read() -> list[otel.Series]:
+        return figures(dispatcher)
+
+    metrics = None
+    if telemetry.wants_metrics:
+        metrics = asyncio.create_task(telemetry.send_metrics_forever(read), name="metrics")
+    try:
+        yield
+    finally:
+        if metrics is not None:
+            metrics.cancel()
+            await asyncio.gather(metrics, return_exceptions=True)
+        await telemetry.close()
 
 
 async def _tell(dispatcher: Dispatcher, on_ready: Callable[[], None] | None) -> None:

@@ -34,6 +34,7 @@ from outbox.store.engine import (
     Suppression,
 )
 from outbox.telemetry import bucket_of, empty_histogram
+from outbox.tracecontext import trace_id_of
 from outbox_dispatcher.life import Life
 from outbox_dispatcher.slots import Item, Slots
 
@@ -42,6 +43,8 @@ GATHER_S = 0.002
 """So long a batch waits for company while other attempts are running."""
 CONTENT_BYTES_KEPT_MAX = 256 * 1024
 DURATION_MS_MAX = 2_147_483_647
+COMPLETED_LINES_MAX = 20
+"""Of one batch; where more end together, one line tells how many."""
 DESTINATION_PAUSED, NO_HANDLER = 3, 4
 """What a job that was handed back waits for (`entry.waits`)."""
 
@@ -80,7 +83,7 @@ class Recorder:
         self._life = life
         self._backoff_of = backoff_of
         self._probe_s = probe_s
-        self._on_recorded = on_recorded
+        self.on_recorded = on_recorded
         self._on_next_heads = on_next_heads
         self._mask = mask
         self._buffer: list[Pending] = []
@@ -224,7 +227,8 @@ class Recorder:
             stored = self._barriers.pop(0)[1]
             if not stored.done():
                 stored.set_result(None)
-        self._on_recorded(done)
+        _log_completed(done)
+        self.on_recorded(done)
         if not self._buffer:
             self._empty.set()
 
@@ -397,7 +401,37 @@ def _log_trouble(item: Item, recorded: Recorded) -> None:
         queue=item.claimed.queue,
         error_code=recorded.error_code,
         attempt=item.claimed.attempt,
+        **_trace_of(item),
     )
+
+
+def _trace_of(item: Item) -> dict[str, str]:
+    trace_id = trace_id_of(item.claimed.traceparent)
+    return {} if trace_id is None else {"trace_id": trace_id}
+
+
+def _log_completed(batch: Sequence[Pending]) -> None:
+    """Say what was sent: a line a job, or where many end together, one for all of them.
+
+    Under load nobody reads a line a job, and writing them would cost as much as the jobs do.
+    """
+    sent = [p for p in batch if p.recorded.status == "SENT"]
+    if len(sent) > COMPLETED_LINES_MAX:
+        log.info(
+            "jobs completed", jobs=len(sent), queues=Counter(p.item.slots.queue for p in sent)
+        )
+        return
+    for pending in sent:
+        claimed = pending.item.claimed
+        log.info(
+            "job completed",
+            job_id=str(claimed.job_id),
+            tenant=claimed.tenant_id,
+            queue=claimed.queue,
+            attempt=claimed.attempt,
+            duration_ms=pending.recorded.duration_ms,
+            **_trace_of(pending.item),
+        )
 
 
 def _scope_in_trouble(item: Item, outcome: Outcome) -> str | None:

@@ -13,9 +13,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import datetime
+from functools import partial
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import psycopg
 import structlog
@@ -23,7 +26,7 @@ import structlog
 from outbox.channels import Handler
 from outbox.channels.registry import CONTRACT_CHANNELS
 from outbox.message import EntryId, Epoch, LaneId, Lease
-from outbox.outcome import Rejected
+from outbox.outcome import Outcome, Rejected
 from outbox.render import RenderPool
 from outbox.sealing import Keyring
 from outbox.store import dispatch, engine
@@ -46,6 +49,9 @@ from outbox_dispatcher.tenants import TenantBook
 from outbox_dispatcher.upkeep import upkeep
 from outbox_dispatcher.wakeup import Wakeup
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
 RECONNECT_S_MAX = 2.0
 NO_HANDLER_RETRY_S = 30.0
 """What this process cannot deliver waits so long before it is offered again."""
@@ -62,6 +68,7 @@ class Dispatcher:
         *,
         channels: Mapping[str, Handler],
         queues: Mapping[str, Handler],
+        tracer: Tracer | None = None,
     ) -> None:
         self._settings = settings
         self._channels = channels
@@ -90,10 +97,23 @@ class Dispatcher:
             on_next_heads=self._next_heads,
             mask=self._mask,
         )
-        self.executor = Executor(
+        executor: Callable[..., Executor] = Executor
+        hand_over: Callable[[list[Item]], None] = self._hand_over
+        finish: Callable[[Item, Outcome, datetime, float], None] = self.recorder.finish
+        # Composed in, not asked for at each job: what is off costs nothing.
+        self._tracing = None
+        if tracer is not None:
+            from outbox_dispatcher.tracing import TracedExecutor, Tracing
+
+            self._tracing = Tracing(tracer, self.life)
+            executor = partial(TracedExecutor, tracing=self._tracing)
+            hand_over = self._tracing.on_claimed(hand_over)
+            finish = self._tracing.on_finish(finish)
+            self.recorder.on_recorded = self._tracing.on_recorded(self._recorded)
+        self.executor = executor(
             life=self.life,
             lanes=self.lanes,
-            finish=self.recorder.finish,
+            finish=finish,
             expire=self.recorder.expire,
             release=self.recorder.release,
         )
@@ -104,7 +124,7 @@ class Dispatcher:
             slots=self._slots,
             wakeup=self.wakeup,
             lease_s=settings.lease_s,
-            hand_over=self._hand_over,
+            hand_over=hand_over,
             suspects_allowed=lambda: self._careful is None,
         )
         self.liveness = Liveness(
@@ -140,6 +160,9 @@ class Dispatcher:
                 now=self.life.db_now,
                 tenants=self.tenants,
             )
+            self._prepare_batch: Callable[..., Awaitable[None]] = self._preparer.prepare
+            if self._tracing is not None:
+                self._prepare_batch = self._tracing.on_prepare(self._prepare_batch)
             watching = asyncio.create_task(self.executor.watch_timeouts())
             try:
                 await self._sessions(drain=drain)
@@ -392,7 +415,7 @@ class Dispatcher:
                 {item.claimed.tenant_id for item in items},
                 catalog=self.lanes.catalog,
             )
-            await self._preparer.prepare(self._links.side, items, catalog=self.lanes.catalog)
+            await self._prepare_batch(self._links.side, items, catalog=self.lanes.catalog)
         by_slots: dict[Slots, list[Item]] = {}
         for item in items:
             if item.divert_to is not None:
@@ -457,6 +480,8 @@ class Dispatcher:
         running = list(self.executor.running.values())
         stored_later = self.recorder.outstanding()
         kept = [*running, *self.recorder.items()]
+        if self._tracing is not None:
+            self._tracing.keep(kept)
         self.limits.recount(quota for item in kept for quota in item.quotas)
         for slots in self._slots.values():
             slots.ready.clear()

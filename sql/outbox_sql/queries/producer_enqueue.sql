@@ -7,5 +7,8 @@ from outbox.enqueue_many_v1(
     cast(%(tenant)s as text),
     on_conflict => cast(%(on_conflict)s as text),
     fill_created => cast(%(fill_created)s as boolean),
-    notify => cast(%(notify)s as boolean)
+    notify => cast(%(notify)s as boolean),
+    traceparents => case when cast(%(traceparent)s as text) <> ''
+                         then array_fill(cast(%(traceparent)s as text),
+                                         array[json_array_length(cast(%(jobs)s as json))]) end
 ) as e

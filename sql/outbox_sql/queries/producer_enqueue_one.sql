@@ -5,5 +5,6 @@ from outbox.enqueue_v1(
     cast(%(tenant)s as text),
     on_conflict => cast(%(on_conflict)s as text),
     fill_created => cast(%(fill_created)s as boolean),
-    notify => cast(%(notify)s as boolean)
+    notify => cast(%(notify)s as boolean),
+    traceparent => nullif(cast(%(traceparent)s as text), '')
 ) as e
