@@ -1,21 +1,19 @@
-"""A load generator in a process of its own: wrk where it is installed, else asyncio.
+"""A load generator in a process of its own: wrk where it is installed, else bare sockets.
 
 Bodies are made as they are sent, each with a job_id of its own, as our libraries make them.
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
+import select
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
-from typing import cast
-
-import uvloop
 
 from outbox.message import uuid7
 from outbox_bench.child import Line
@@ -43,7 +41,8 @@ HEAD, TAIL = (
     part.encode()
     for part in json.dumps(JOB, ensure_ascii=False, separators=(",", ":")).split("{id}")
 )
-WARM_S = 0.5
+RECEIVE_BYTES = 256 * 1024
+ANSWER_S_MAX = 60.0
 
 # A UUIDv7 for each request; wrk's own random numbers are the same in every run.
 WRK_SCRIPT = r"""
@@ -76,7 +75,7 @@ def post(order: Load, line: Line) -> None:
     if wrk is not None and order.body == "job":
         line.tell(_run_wrk(wrk, order))
     else:
-        line.tell(uvloop.run(_run_own(order)))
+        line.tell(_run_own(order))
 
 
 def _run_wrk(wrk: str, order: Load) -> Loaded:
@@ -106,47 +105,51 @@ def _run_wrk(wrk: str, order: Load) -> Loaded:
     return Loaded(client="wrk", **found)
 
 
-class Poster(asyncio.Protocol):
-    """One connection: a request, its answer, the next request, until `until`."""
+class Poster:
+    """One connection: a request, its answer, the next request."""
 
-    def __init__(self, order: Load, until: float) -> None:
+    def __init__(self, order: Load) -> None:
         self._order = order
-        self._until = until
         self._received = b""
         self._sent_at = 0.0
+        self._left = memoryview(b"")
+        self.socket = socket.create_connection(("127.0.0.1", order.port))
+        self.socket.setblocking(False)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.latencies_s: list[float] = []
         self.errors = 0
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._send()
-
-    def _send(self) -> None:
+    def post(self) -> bool:
+        """Send a new request; return whether all of it has gone."""
         body = body_of(self._order)
+        self._left = memoryview(head_of(self._order, len(body)) + body)
         self._sent_at = time.perf_counter()
-        self._transport.write(head_of(self._order, len(body)) + body)
+        return self.send_rest()
 
-    def data_received(self, data: bytes) -> None:
+    def send_rest(self) -> bool:
+        """Send what the socket has room for; return whether that was all."""
+        with contextlib.suppress(BlockingIOError):
+            while self._left:
+                self._left = self._left[self.socket.send(self._left) :]
+        return not self._left
+
+    def take(self) -> bool:
+        """Take what has come; return whether the answer is whole. Raises ConnectionError."""
+        data = self.socket.recv(RECEIVE_BYTES)
+        if not data:
+            raise ConnectionError("the server has closed a connection")
         self._received += data
         head, found, body = self._received.partition(b"\r\n\r\n")
         if not found:
-            return
+            return False
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
         if len(body) < length:
-            return
+            return False
         self.latencies_s.append(time.perf_counter() - self._sent_at)
         self._received = b""
         if head[9:10] != b"2":
             self.errors += 1
-        if time.perf_counter() < self._until:
-            self._send()
-        else:
-            self._transport.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
+        return True
 
 
 def head_of(order: Load, body_bytes: int) -> bytes:
@@ -171,23 +174,47 @@ def body_of(order: Load) -> bytes:
             return b"\n".join(jobs)
 
 
-async def _run_own(order: Load) -> Loaded:
-    loop = asyncio.get_running_loop()
+def _run_own(order: Load) -> Loaded:
+    """Post over all connections until the time is over.
+
+    By bare sockets: a client that costs as much as the server takes half of two cores from it.
+    """
+    poll = select.epoll()
+    posters: dict[int, Poster] = {}
+    for _ in range(order.connections):
+        poster = Poster(order)
+        posters[poster.socket.fileno()] = poster
+        poll.register(poster.socket, select.EPOLLIN)
     began = time.perf_counter()
-    posters = [Poster(order, began + order.seconds) for _ in range(order.connections)]
-    for poster in posters:
-        await loop.create_connection(partial(_same, poster), "127.0.0.1", order.port)
-    await asyncio.gather(*(poster.ended for poster in posters))
-    latencies = [latency for poster in posters for latency in poster.latencies_s]
+    until = began + order.seconds
+    busy = len(posters)
+
+    def post(poster: Poster) -> None:
+        if not poster.post():
+            poll.modify(poster.socket, select.EPOLLIN | select.EPOLLOUT)
+
+    for poster in posters.values():
+        post(poster)
+    while busy:
+        for number, events in poll.poll(ANSWER_S_MAX):
+            poster = posters[number]
+            if events & select.EPOLLOUT and poster.send_rest():
+                poll.modify(number, select.EPOLLIN)
+            if events & ~select.EPOLLOUT and poster.take():
+                if time.perf_counter() < until:
+                    post(poster)
+                else:
+                    poll.unregister(number)
+                    busy -= 1
+    took_s = time.perf_counter() - began
+    latencies = [latency for poster in posters.values() for latency in poster.latencies_s]
+    for poster in posters.values():
+        poster.socket.close()
     return Loaded(
-        client="asyncio",
+        client="sockets",
         requests=len(latencies),
-        took_s=time.perf_counter() - began,
-        errors=sum(poster.errors for poster in posters),
+        took_s=took_s,
+        errors=sum(poster.errors for poster in posters.values()),
         p50_ms=quantile(latencies, 0.5) * 1000,
         p99_ms=quantile(latencies, 0.99) * 1000,
     )
-
-
-def _same(poster: Poster) -> Poster:
-    return poster
