@@ -11,11 +11,12 @@ from litestar.datastructures import State
 from litestar.middleware import DefineMiddleware
 
 from outbox.config import Config
+from outbox_api.dashboard import routes as dashboard
+from outbox_api.dashboard.errors import page_or_problem
 from outbox_api.gate import Gate
 from outbox_api.hotpath import OutboxApp
 from outbox_api.openapi import openapi
 from outbox_api.operations import operation_of
-from outbox_api.problems import problem_response
 from outbox_api.routes import (
     callbacks,
     contents,
@@ -30,7 +31,6 @@ from outbox_api.routes import (
     lanes,
     monitoring,
     notifications,
-    pages,
     previews,
     providers,
     queues,
@@ -70,7 +70,7 @@ ROUTES = [
     *callbacks.ROUTES,
     *monitoring.ROUTES,
     *schema.ROUTES,
-    *pages.ROUTES,
+    *dashboard.ROUTES,
 ]
 
 
@@ -99,7 +99,7 @@ def build_app(config: Config, *, database_url: str) -> Litestar:
     app = kind(
         route_handlers=ROUTES,
         middleware=[DefineMiddleware(Gate, runtime=runtime, methods=methods)],
-        exception_handlers={Exception: problem_response},
+        exception_handlers={Exception: page_or_problem},
         lifespan=[lifespan],
         state=State({"runtime": runtime}),
         openapi_config=None,

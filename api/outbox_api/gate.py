@@ -12,6 +12,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from outbox_api.auth import ANYBODY, NOBODY, Principal, is_loopback_host, token_of
+from outbox_api.dashboard.sessions import cookie_in
 from outbox_api.operations import Operation, operation_of
 from outbox_api.problems import Problem, allow
 from outbox_api.runtime import Runtime
@@ -84,12 +85,14 @@ async def admit(runtime: Runtime, scope: Scope, operation: Operation) -> Princip
     """Return who is asking. Raises Problem 401 and 403, 404 for a path nobody can have."""
     if not _is_storable(scope["path"]):
         raise Problem(404, "There is nothing at this path.")
-    authorization = host = ""
+    authorization = host = cookies = ""
     for name, value in scope["headers"]:
         if name == b"authorization":
             authorization = value.decode("latin-1")
         elif name == b"host":
             host = value.decode("latin-1")
+        elif name == b"cookie":
+            cookies = value.decode("latin-1")
     if not runtime.config.auth:
         if not is_loopback_host(host):
             raise Problem(403, "Without keys, only a loopback name may be the Host.")
@@ -97,6 +100,13 @@ async def admit(runtime: Runtime, scope: Scope, operation: Operation) -> Princip
     if operation.needs == "open":
         return NOBODY
     token = token_of(authorization) if authorization else None
+    cookie = cookie_in(cookies) if operation.is_page and token is None else None
+    if cookie is not None:
+        # Pages alone take the cookie: a browser sends it along wherever a link leads.
+        session = await runtime.sessions.read(cookie)
+        if session is not None:
+            token = session.key
+            scope["state"]["session"] = session.name
     if token is None:
         raise unauthorized("Send an API key: Authorization: Bearer obx_…", operation)
     principal = await runtime.keys.principal(token)

@@ -103,7 +103,7 @@ def operation(
         return HTTPRouteHandler(
             full,
             http_method=method,
-            name=handler.__name__,
+            name=f"{handler.__module__}.{handler.__name__}" if is_page else handler.__name__,
             status_code=200,
             opt={"operation": described},
         )(handler)

@@ -14,6 +14,7 @@ from outbox.render import RenderPool
 from outbox.sealing import Keyring
 from outbox.store.pool import Database
 from outbox_api.auth import KeyRing
+from outbox_api.dashboard.sessions import Sessions
 from outbox_api.doorbell import Doorbell
 from outbox_api.gauges import Gauges, read_attempts, read_queues
 from outbox_api.intake import Intake
@@ -37,6 +38,7 @@ class Runtime:
                 database_url, size_max=config.pool_size, tracer=self.tracer
             )
         self.keys = KeyRing(self.database, config.admin_key)
+        self.sessions = Sessions(self.database, config)
         self.sealing = Keyring(config.secret_key)
         self.bell = Doorbell(database_url)
         self.intake = Intake(self.database, self.bell.ring)
@@ -50,6 +52,8 @@ class Runtime:
         self.metrics = HttpMetrics()
         self.renderer = Renderer()
         self.openapi_json = b"{}"
+        self.ending = asyncio.Event()
+        """Set when the server stops: streams that are open end then."""
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

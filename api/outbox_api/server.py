@@ -17,6 +17,7 @@ from litestar import Litestar
 
 from outbox.config import Config
 from outbox_api.app import build_app
+from outbox_api.hotpath import OutboxApp
 
 HEADER_READ_MS_MAX = 10_000
 HEADER_BYTES_MAX = 65_536
@@ -44,8 +45,9 @@ async def serve_async(
     """
     if config.api_workers == 1:  # else the processes share the port on purpose
         require_free_port(config.host, config.port)
+    served = app or build_app(config, database_url=database_url)
     server = Server(
-        app or build_app(config, database_url=database_url),
+        served,
         address=config.host,
         port=config.port,
         interface=Interfaces.ASGI,
@@ -70,6 +72,8 @@ async def serve_async(
             await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             watching.cancel()
+            if isinstance(served, OutboxApp):
+                served.runtime.ending.set()
             server.stop()  # type: ignore[no-untyped-call]  # granian's own gap
             await serving
 

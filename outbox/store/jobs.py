@@ -174,7 +174,10 @@ class ListedJob(msgspec.Struct, frozen=True):
 
 
 class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which jobs; None is any. `since` and `until` bound the time of acceptance."""
+    """Which jobs; None is any. `since` and `until` bound the time of acceptance.
+
+    `recipient`: an address that an attempt went to.
+    """
 
     tenant_id: str | None = None
     status: str | None = None
@@ -184,6 +187,7 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
     event_id: str | None = None
     campaign_id: str | None = None
     template_code: str | None = None
+    recipient: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 

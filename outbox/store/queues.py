@@ -81,10 +81,17 @@ async def attempts(connection: Connection) -> list[AttemptRow]:
 
 
 async def set_paused(
-    connection: Connection, queue: str, *, tenant: str | None, paused: bool, actor: str
+    connection: Connection,
+    queue: str,
+    *,
+    tenant: str | None,
+    paused: bool,
+    actor: str,
+    reason: str | None = None,
 ) -> int:
     """Pause or resume; return the version that dispatchers must have seen for it to hold."""
     parameters = {"queue": queue, "tenant": tenant, "paused": paused, "actor": actor}
+    parameters["reason"] = reason
     return await _number(connection, "queue_pause", parameters)
 
 
@@ -113,6 +120,14 @@ async def clean(
         "actor": actor,
     }
     return await _number(connection, "queue_clean", parameters)
+
+
+async def session_secret(connection: Connection) -> bytes:
+    """Return the database's own secret, which dashboard sessions are derived from."""
+    cursor = await connection.execute(query("session_secret"))
+    row = await cursor.fetchone()
+    assert row is not None
+    return bytes(row[0])
 
 
 async def is_ready(connection: Connection) -> bool:

@@ -84,6 +84,25 @@ async def put_recipient(
     return row is not None and bool(row[0])
 
 
+async def list_recipients(
+    connection: Connection,
+    *,
+    tenant: str | None,
+    wanted: str | None,
+    after: tuple[str, str],
+    limit: int,
+) -> list[RecipientRow]:
+    """Return up to `limit` recipients whose id begins so, or who have that address."""
+    parameters = {
+        "tenant": tenant,
+        "wanted": wanted,
+        "after_tenant": after[0],
+        "after_user": after[1],
+        "limit": limit,
+    }
+    return await fetch(connection, RecipientRow, "recipient_list", parameters, prepare=False)
+
+
 async def delete_recipient(connection: Connection, tenant: str, user_id: str) -> bool:
     """Take a recipient out of the directory; False when there was none."""
     parameters = {"tenant": tenant, "user_id": user_id}

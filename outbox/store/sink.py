@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
@@ -42,6 +43,33 @@ async def sink(
     parameters = msgspec.structs.asdict(wanted) | {"before": before, "limit": limit}
     parameters["tenant"] = parameters.pop("tenant_id")
     return await fetch(connection, SinkRow, "sink_list", parameters, prepare=False)
+
+
+async def put(
+    connection: Connection,
+    *,
+    tenant: str,
+    channel: str,
+    recipient: str,
+    subject: str | None,
+    body: str,
+    headers: Mapping[str, str],
+) -> None:
+    """Put a message into the sink, as the provider `sink` does with what it is given."""
+    await execute(
+        connection,
+        "sink_put",
+        {
+            "tenant": tenant,
+            "caught_by": "sink",
+            "channel": channel,
+            "job_id": None,
+            "recipient": recipient,
+            "subject": subject,
+            "body": body,
+            "headers": msgspec.json.encode(headers).decode(),
+        },
+    )
 
 
 async def clear_sink(connection: Connection, *, tenant: str | None) -> int:

@@ -2340,7 +2340,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text) RETURNS bigint
+CREATE FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text, reason text DEFAULT NULL::text) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2365,7 +2365,7 @@ begin
     where l.queue = for_queue and (for_tenant is null or l.tenant_id = for_tenant);
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, case when paused then 'pause' else 'resume' end, coalesce(for_tenant, '*'),
-            jsonb_build_object('queue', for_queue));
+            jsonb_strip_nulls(jsonb_build_object('queue', for_queue, 'reason', reason)));
     perform pg_notify('outbox_bell', 'control');
     return now_version;
 end
@@ -4724,9 +4724,9 @@ REVOKE ALL ON FUNCTION outbox.set_lane_limits(for_tenant text, for_queue text, t
 GRANT ALL ON FUNCTION outbox.set_lane_limits(for_tenant text, for_queue text, to_weight integer, to_concurrency_max integer, to_rate_per_s double precision, to_burst integer, actor text) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.set_lane_limits(for_tenant text, for_queue text, to_weight integer, to_concurrency_max integer, to_rate_per_s double precision, to_burst integer, actor text) TO outbox_api;
 
-REVOKE ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text) TO outbox_dispatcher;
-GRANT ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text) TO outbox_api;
+REVOKE ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text, reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text, reason text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text, reason text) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.sha1(message bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.sha1(message bytea) TO outbox_dispatcher;

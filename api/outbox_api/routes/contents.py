@@ -104,6 +104,13 @@ async def show_content(
 ) -> ASGIResponse:
     """Show what was said, however often the template has changed since."""
     tenant_id = read_query(request, TenantQuery).tenant_id
+    return answer(await content_of(request, job_id, lease_no, tenant_id))
+
+
+async def content_of(
+    request: ApiRequest, job_id: UUID, lease_no: int, tenant_id: str | None
+) -> ContentView:
+    """Return what an attempt said. Raises Problem 404, 409."""
     runtime = runtime_of(request)
     if not 0 <= lease_no <= LEASE_NO_MAX:
         raise not_found("delivery")
@@ -121,7 +128,7 @@ async def show_content(
     rendered, note = None, None
     if row.content is None:
         rendered, note = await _again(runtime, row, template, person)
-    view = ContentView(
+    return ContentView(
         lease_no=row.lease_no,
         attempt=row.attempt,
         started_at=row.started_at,
@@ -135,7 +142,6 @@ async def show_content(
         rendered=rendered,
         note=note,
     )
-    return answer(view)
 
 
 async def _again(

@@ -38,7 +38,10 @@ Text = Annotated[str, Meta(max_length=255)]
 
 
 class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which jobs. `since` and `until` bound the time of acceptance."""
+    """Which jobs. `since` and `until` bound the time of acceptance.
+
+    `recipient`: an address that an attempt went to.
+    """
 
     status: JobStatus | None = None
     queue: Text | None = None
@@ -48,6 +51,7 @@ class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
     event_id: Text | None = None
     campaign_id: Text | None = None
     template_code: Text | None = None
+    recipient: Text | None = None
     since: Moment | None = None
     until: Moment | None = None
     limit: Limit = 50
@@ -184,6 +188,7 @@ async def list_jobs(request: ApiRequest) -> ASGIResponse:
         event_id=query.event_id,
         campaign_id=query.campaign_id,
         template_code=query.template_code,
+        recipient=query.recipient,
         since=as_id_time(query.since),
         until=as_id_time(query.until),
     )

@@ -13,6 +13,7 @@ from msgspec import Meta
 from outbox.errors import ConfigError, Fault
 from outbox.render import RenderFailure, RenderRequest, TemplateSource, join_context
 from outbox.store import catalog, jobs
+from outbox.store.catalog import TemplateKey
 from outbox_api import samples
 from outbox_api.answers import JsonObject, answer, left_out
 from outbox_api.operations import Answer, Body, operation
@@ -95,6 +96,13 @@ async def preview_template(
     query = read_query(request, VersionQuery)
     key = template_key(request, code, channel, locale, query.tenant_id)
     body = await read_struct(request, PreviewBody)
+    return answer(await preview(request, key, query, body))
+
+
+async def preview(
+    request: ApiRequest, key: TemplateKey, query: VersionQuery, body: PreviewBody
+) -> PreviewView:
+    """Render a template. Raises Problem 404, 409, 422."""
     runtime = runtime_of(request)
     async with runtime.database.transaction(request.auth.sees, read_only=True) as connection:
         row = await catalog.get_template(connection, key, version=query.version)
@@ -117,23 +125,23 @@ async def preview_template(
         schema_json=row.schema.encode() if row is not None and row.schema is not None else None,
     )
     try:
-        preview = await (await runtime.renderer.pool()).preview(rendering)
+        rendered = await (await runtime.renderer.pool()).preview(rendering)
     except ConfigError as error:
         raise unavailable("Templates cannot be rendered here.") from error
-    if isinstance(preview.result, RenderFailure):
-        fault = PreviewFault(code=preview.result.code, message=preview.result.message)
+    if isinstance(rendered.result, RenderFailure):
+        fault = PreviewFault(code=rendered.result.code, message=rendered.result.message)
         view = PreviewView(
-            subject=None, text=None, html=None, missing=preview.missing, error=fault
+            subject=None, text=None, html=None, missing=rendered.missing, error=fault
         )
     else:
         view = PreviewView(
-            subject=preview.result.subject,
-            text=preview.result.text,
-            html=preview.result.html,
-            missing=preview.missing,
+            subject=rendered.result.subject,
+            text=rendered.result.text,
+            html=rendered.result.html,
+            missing=rendered.missing,
             error=None,
         )
-    return answer(view)
+    return view
 
 
 def _context(body: PreviewBody, recorded: str | None) -> bytes:

@@ -317,12 +317,30 @@ def _lane_tenant(request: ApiRequest, tenant_id: str) -> str:
 async def _set_paused(
     request: ApiRequest, queue: str, tenant: str | None, *, paused: bool
 ) -> ASGIResponse:
+    done = await set_paused(request, queue, tenant, paused=paused)
+    return answer(done, status=200 if done.effective else 202)
+
+
+async def set_paused(
+    request: ApiRequest,
+    queue: str,
+    tenant: str | None,
+    *,
+    paused: bool,
+    reason: str | None = None,
+) -> PauseDone:
+    """Pause or resume, and wait until every live dispatcher has seen it. Raises Problem 422."""
     if not _QUEUE.fullmatch(queue):
         raise invalid([Fault("/path/queue", "must be 1 to 63 of a-z, 0-9, '.', '_', '-'")])
     runtime = runtime_of(request)
     async with runtime.database.transaction(request.auth.sees) as connection:
         version = await queues.set_paused(
-            connection, queue, tenant=tenant, paused=paused, actor=request.auth.name
+            connection,
+            queue,
+            tenant=tenant,
+            paused=paused,
+            actor=request.auth.name,
+            reason=reason,
         )
     unseen = 0
     if paused:
@@ -335,14 +353,13 @@ async def _set_paused(
             if unseen == 0 or time.monotonic() > end_s:
                 break
             await asyncio.sleep(PAUSE_POLL_S)
-    done = PauseDone(
+    return PauseDone(
         queue=queue,
         tenant_id=tenant,
         paused=paused,
         effective=unseen == 0,
         unseen_dispatchers=unseen,
     )
-    return answer(done, status=200 if unseen == 0 else 202)
 
 
 ROUTES = [

@@ -172,7 +172,19 @@ async def put_template(
 ) -> ASGIResponse:
     """Check a template's syntax and its schema, and make a version of it."""
     key = template_key(request, code, channel, locale, read_query(request, TenantQuery).tenant_id)
-    body = await read_struct(request, TemplateBody)
+    stored, changed = await save_template(request, key, await read_struct(request, TemplateBody))
+    location = f"{PREFIX}/templates/{quote(key.code, safe='')}/{key.channel}/{key.locale}"
+    return answer(
+        _view(stored),
+        status=201 if changed and stored.version == 1 else 200,
+        headers={"location": location},
+    )
+
+
+async def save_template(
+    request: ApiRequest, key: TemplateKey, body: TemplateBody
+) -> tuple[TemplateRow, bool]:
+    """Check a template and make a version of it; tell whether it is new. Raises Problem 422."""
     if body.text is None and body.html is None:
         raise invalid([Fault("", "must have a text or an html")])
     runtime = runtime_of(request)
@@ -186,15 +198,7 @@ async def put_template(
         on_ambiguous=body.on_ambiguous,
     )
     async with runtime.database.transaction(request.auth.sees) as connection:
-        stored, changed = await catalog.put_template(
-            connection, key, parts, actor=request.auth.name
-        )
-    location = f"{PREFIX}/templates/{quote(key.code, safe='')}/{key.channel}/{key.locale}"
-    return answer(
-        _view(stored),
-        status=201 if changed and stored.version == 1 else 200,
-        headers={"location": location},
-    )
+        return await catalog.put_template(connection, key, parts, actor=request.auth.name)
 
 
 async def _check(runtime: Runtime, body: TemplateBody) -> None:

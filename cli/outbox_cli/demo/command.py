@@ -166,7 +166,7 @@ async def _prepare(database: Database) -> None:
 def _say_where(screen: Screen, service: Service, data_dir: Path) -> None:
     screen.tell("")
     screen.tell(f"Look at the mails and webhooks that were caught: {service.url}/sink")
-    screen.tell(f"Queues and dispatchers: {service.url}/")
+    screen.tell(f"The dashboard: {service.url}/")
     screen.tell(f"API: {service.url}/schema")
     screen.tell("The command line, in another window:")
     screen.tell(f"    OUTBOX_DATA_DIR={shlex.quote(str(data_dir))} {_how_called()} jobs ls")

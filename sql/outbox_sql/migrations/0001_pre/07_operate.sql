@@ -168,7 +168,9 @@ create function outbox.next_version() returns bigint
 
 -- Pause or resume a queue (tenant null: for every tenant, also those to come) or one lane. Returns
 -- the version that every live dispatcher must have seen before the pause holds.
-create function outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text) returns bigint
+create function outbox.set_paused(
+    for_queue text, for_tenant text, paused boolean, actor text, reason text default null
+) returns bigint
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     now_version bigint := outbox.next_version();
@@ -191,7 +193,7 @@ begin
     where l.queue = for_queue and (for_tenant is null or l.tenant_id = for_tenant);
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, case when paused then 'pause' else 'resume' end, coalesce(for_tenant, '*'),
-            jsonb_build_object('queue', for_queue));
+            jsonb_strip_nulls(jsonb_build_object('queue', for_queue, 'reason', reason)));
     perform pg_notify('outbox_bell', 'control');
     return now_version;
 end

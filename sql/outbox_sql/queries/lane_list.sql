@@ -1,0 +1,12 @@
+-- The lanes of a queue with their limits, what of them is used, and how much waits in each; narrower ones (holds,
+-- destinations) behind the tenant's own. Bounded: a queue may have thousands of tenants.
+select l.lane_id, l.tenant_id, l.queue, l.scope, l.weight, l.concurrency_max, l.rate_per_s, l.burst, l.paused_at, l.paused_by,
+       l.held_at, l.hold_code, l.hold_reason, l.probe_at,
+       (select count(*) from (select from outbox.entry as e
+                              where e.lane_id in (l.lane_id, -l.lane_id) and e.claimed_by is null limit 10000) as w) as waiting,
+       (select count(*) from outbox.entry as e where e.lane_id = l.lane_id and e.claimed_by is not null) as active
+from outbox.lane as l
+where l.queue = %(queue)s
+  and (%(tenant)s::text is null or l.tenant_id = %(tenant)s)
+order by (l.paused_at is null and l.held_at is null), l.tenant_id, l.scope
+limit %(limit)s
