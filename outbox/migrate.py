@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -54,7 +54,7 @@ def migrate(
     `service_role` is the login that API and dispatchers use; None when it is `admin_url`'s own.
     Safe to run at any time, from several places at once. Raises StoreUnavailable.
     """
-    if not _is_current(_applied(admin_url)):
+    if _missing(_applied(admin_url), phase):
         _upgrade(admin_url, phase)
     with psycopg.connect(admin_url) as admin:
         if settings is not None:
@@ -92,24 +92,29 @@ def migration_sql() -> str:
     return output.getvalue()
 
 
-def missing_revisions(url: str) -> list[str]:
-    """Return the revisions that the database lacks, oldest first; [] when it is up to date.
+def missing_revisions(url: str, phase: Phase = "all") -> list[str]:
+    """Return the revisions that the database lacks; [] when it is up to date, or newer.
 
+    `phase="pre"` asks for what this version needs: a `post` part may come later.
     Raises StoreUnavailable when it cannot be asked.
     """
-    applied = _applied(url)
-    if _is_current(applied):
-        return []
-    from alembic.script import ScriptDirectory
+    return _missing(_applied(url), phase)
 
-    script = ScriptDirectory.from_config(_alembic_config())
-    reached = {
-        revision.revision
-        for head in applied
-        for revision in script.iterate_revisions(head, "base")
-    }
-    wanted = [r.revision for r in script.walk_revisions()]
-    return [revision for revision in reversed(wanted) if revision not in reached]
+
+def older_processes(url: str) -> list[str]:
+    """Return the living dispatchers of another version than this: `post` must wait for them.
+
+    APIs have no heartbeat: whoever runs `post` has to know that no older one is left.
+    """
+    with psycopg.connect(url, connect_timeout=5) as connection:
+        rows = connection.execute(
+            "select distinct d.name || ' (' || d.version || ')' from outbox.dispatcher as d"
+            " where not d.fenced and d.rescued_at is null and d.version <> %s"
+            " and d.heartbeat_at > clock_timestamp() - make_interval(secs => d.lease_s)"
+            " order by 1",
+            (version("outbox"),),
+        )
+        return [str(row[0]) for row in rows]
 
 
 def _applied(url: str) -> set[str]:
@@ -125,16 +130,30 @@ def _applied(url: str) -> set[str]:
         raise StoreUnavailable(f"cannot reach Postgres: {error}") from error
 
 
-def _is_current(applied: set[str]) -> bool:
-    """Tell whether the newest revision of each branch is applied; False may mean `unsure`.
+def _known(branch: str) -> list[str]:
+    """Return this version's revisions of a branch, oldest first."""
+    versions = files("outbox_sql.migrations").joinpath("versions").iterdir()
+    names = sorted(name.removesuffix(".py") for v in versions if (name := v.name).endswith(".py"))
+    return [name for name in names if name[:4].isdecimal() and name.endswith(f"_{branch}")]
+
+
+def _reached(applied: set[str], branch: str) -> int:
+    """Return the number of a branch's newest applied revision, of newer versions' too.
 
     A `post` that depends on a `pre` stands for it in Alembic's table.
     """
-    versions = files("outbox_sql.migrations").joinpath("versions").iterdir()
-    names = sorted(name.removesuffix(".py") for v in versions if (name := v.name).endswith(".py"))
-    newest = {name.rpartition("_")[2]: name for name in names if name[:4].isdecimal()}
-    pre, post = newest["pre"], newest["post"]
-    return post in applied and (pre in applied or post[:4] >= pre[:4])
+    wanted = ("_pre", "_post") if branch == "pre" else ("_post",)
+    return max((int(name[:4]) for name in applied if name.endswith(wanted)), default=0)
+
+
+def _missing(applied: set[str], phase: Phase) -> list[str]:
+    branches = ("pre", "post") if phase == "all" else (phase,)
+    return [
+        name
+        for branch in branches
+        for name in _known(branch)
+        if int(name[:4]) > _reached(applied, branch)
+    ]
 
 
 def register_handlers(connection: psycopg.Connection[tuple[object, ...]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from time import monotonic, sleep
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
@@ -11,8 +12,12 @@ import typer
 
 from outbox.config import Config
 from outbox.errors import ConfigError, StoreUnavailable
+from outbox.migrate import Phase
 from outbox_cli.database import database_settings, first_line, open_place, settings
 from outbox_cli.exits import FAILED, Failure, say
+
+WAIT_S_MAX = 86_400
+LOOK_AGAIN_S = 0.5
 
 
 def migrate(
@@ -22,6 +27,23 @@ def migrate(
     check: Annotated[
         bool, typer.Option("--check", help="Exit 1 if the database is not up to date.")
     ] = False,
+    phase: Annotated[
+        Phase,
+        typer.Option(
+            help="`pre`: what older processes can live with. `post`: the rest, when none runs any "
+            "more; refused while an older dispatcher lives."
+        ),
+    ] = "all",
+    wait: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=WAIT_S_MAX,
+            help="How many seconds to wait for the database to answer; with --check, for it to be "
+            "migrated.",
+            metavar="SECONDS",
+        ),
+    ] = 0,
     admin_url: Annotated[
         str | None,
         typer.Option(
@@ -34,30 +56,38 @@ def migrate(
     if sql and check:
         raise typer.BadParameter("--sql and --check exclude each other")
     if sql:
+        if phase != "all":
+            raise typer.BadParameter("--sql prints the whole schema: it has no --phase")
         from outbox.migrate import migration_sql
 
         sys.stdout.write(migration_sql())
         return
     config = settings()
     if config.database_url is not None:
+        url = admin_url or config.direct_database_url or config.database_url
+        deadline = monotonic() + wait
+        _await_database(url, deadline)
         if check:
-            _check(admin_url or config.direct_database_url or config.database_url)
-        else:
-            migrate_database(config, admin_url)
-            say("the database is up to date.")
+            _check(url, phase, deadline)
+            return
+        if phase != "pre":
+            _refuse_post_beside_older(url)
+        migrate_database(config, admin_url, phase=phase)
+        done = "up to date" if phase == "all" else f"up to date as far as `{phase}` goes"
+        say(f"the database is {done}.")
         return
     if admin_url is not None:
         raise ConfigError("--admin-url needs OUTBOX_DATABASE_URL: whose admin would that be?")
     with open_place(config, make=not check) as place:
         assert place.admin_url is not None
         if check:
-            _check(place.admin_url)
+            _check(place.admin_url, phase, 0.0)
         else:
-            _migrate(place.admin_url, service_role="outbox", config=config)
+            _migrate(place.admin_url, service_role="outbox", config=config, phase=phase)
             say(f"the embedded database in {config.data_dir} is up to date.")
 
 
-def migrate_database(config: Config, admin_url: str | None) -> None:
+def migrate_database(config: Config, admin_url: str | None, *, phase: Phase = "all") -> None:
     """Migrate the database of the settings. Raises Failure, StoreUnavailable."""
     assert config.database_url is not None
     own = config.direct_database_url or config.database_url
@@ -68,17 +98,20 @@ def migrate_database(config: Config, admin_url: str | None) -> None:
         admin_url or own,
         service_role=unquote(role) if role is not None and admin_url is not None else None,
         config=config,
+        phase=phase,
     )
 
 
-def _migrate(url: str, *, service_role: str | None, config: Config) -> None:
+def _migrate(url: str, *, service_role: str | None, config: Config, phase: Phase) -> None:
     # alembic takes longer to import than most commands take in all
     import sqlalchemy.exc
 
     from outbox.migrate import migrate as migrate_schema
 
     try:
-        migrate_schema(url, service_role=service_role, settings=database_settings(config))
+        migrate_schema(
+            url, service_role=service_role, settings=database_settings(config), phase=phase
+        )
     except (sqlalchemy.exc.DBAPIError, psycopg.DatabaseError) as error:
         cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
         told = first_line(cause or error)
@@ -92,11 +125,38 @@ def _migrate(url: str, *, service_role: str | None, config: Config) -> None:
         raise Failure(f"The migration failed, and nothing was changed: {told}.") from error
 
 
-def _check(url: str) -> None:
+def _check(url: str, phase: Phase, deadline: float) -> None:
     from outbox.migrate import missing_revisions
 
-    missing = missing_revisions(url)
-    if missing:
-        say(f"not up to date, missing: {', '.join(missing)}. Run `outbox migrate`.")
-        raise typer.Exit(FAILED)
+    while missing := missing_revisions(url, phase):
+        if monotonic() >= deadline:
+            say(f"not up to date, missing: {', '.join(missing)}. Run `outbox migrate`.")
+            raise typer.Exit(FAILED)
+        sleep(LOOK_AGAIN_S)
     say("the database is up to date.")
+
+
+def _await_database(url: str, deadline: float) -> None:
+    """Return when the database answers, or at the deadline: then whoever needs it will say so."""
+    from outbox.migrate import missing_revisions
+
+    while monotonic() < deadline:
+        try:
+            missing_revisions(url)
+            return
+        except StoreUnavailable:
+            sleep(LOOK_AGAIN_S)
+
+
+def _refuse_post_beside_older(url: str) -> None:
+    """Raise Failure where a part that older code cannot live with is due, and such code runs."""
+    from outbox.migrate import missing_revisions, older_processes
+
+    missing = missing_revisions(url)
+    if "0001_pre" in missing or not [name for name in missing if name.endswith("_post")]:
+        return
+    if older := older_processes(url):
+        raise Failure(
+            f"Dispatchers of another version live: {', '.join(older)}. Nothing was changed. Run "
+            "`outbox migrate --phase pre` now, and `--phase post` when they are gone."
+        )

@@ -152,7 +152,7 @@ def _require_migrated(config: Config) -> None:
 
     url = config.direct_database_url or config.database_url
     assert url is not None
-    missing = missing_revisions(url)
+    missing = missing_revisions(url, "pre")
     if missing:
         raise Failure(
             f"The database is not migrated for this version ({', '.join(missing)} missing): run "

@@ -3710,6 +3710,47 @@ CREATE TABLE outbox.provider (
 
 ALTER TABLE ONLY outbox.provider FORCE ROW LEVEL SECURITY;
 
+CREATE TABLE outbox.queue_pause (
+    queue text NOT NULL,
+    paused_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    paused_by text NOT NULL
+);
+
+CREATE VIEW outbox.queue_backlog AS
+ WITH RECURSIVE place AS (
+        ( SELECT e.lane_id,
+            e.priority
+           FROM outbox.entry e
+          WHERE (e.lane_id > 0)
+          ORDER BY e.lane_id, e.priority
+         LIMIT 1)
+        UNION ALL
+         SELECT n.lane_id,
+            n.priority
+           FROM (place p_1
+             CROSS JOIN LATERAL ( SELECT e.lane_id,
+                    e.priority
+                   FROM outbox.entry e
+                  WHERE (ROW(e.lane_id, e.priority) > ROW(p_1.lane_id, p_1.priority))
+                  ORDER BY e.lane_id, e.priority
+                 LIMIT 1) n)
+        )
+ SELECT l.queue,
+    (EXTRACT(epoch FROM (clock_timestamp() - min(d.available_at))))::double precision AS oldest_due_s
+   FROM ((place p
+     JOIN outbox.lane l ON ((l.lane_id = p.lane_id)))
+     CROSS JOIN LATERAL ( SELECT e.available_at
+           FROM outbox.entry e
+          WHERE ((e.lane_id = p.lane_id) AND (e.priority = p.priority) AND (e.claimed_by IS NULL))
+          ORDER BY e.available_at, e.id
+         LIMIT 1) d)
+  WHERE ((l.paused_at IS NULL) AND (l.held_at IS NULL) AND (l.scope !~ '^destination:'::text) AND (d.available_at <= clock_timestamp()) AND (NOT (EXISTS ( SELECT
+           FROM outbox.queue_pause q
+          WHERE (q.queue = l.queue)))))
+  GROUP BY l.queue;
+
+COMMENT ON VIEW outbox.queue_backlog IS 'For autoscalers: the age of the oldest job that a dispatcher could take now, by queue.';
+
 CREATE VIEW outbox.queue_now WITH (security_invoker='true') AS
  SELECT l.queue,
     l.tenant_id,
@@ -3720,12 +3761,6 @@ CREATE VIEW outbox.queue_now WITH (security_invoker='true') AS
    FROM (outbox.entry e
      JOIN outbox.lane l ON ((l.lane_id = abs(e.lane_id))))
   GROUP BY l.queue, l.tenant_id;
-
-CREATE TABLE outbox.queue_pause (
-    queue text NOT NULL,
-    paused_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    paused_by text NOT NULL
-);
 
 CREATE TABLE outbox.receipt_expected (
     id bigint NOT NULL,
@@ -4391,6 +4426,7 @@ GRANT USAGE ON SCHEMA outbox TO outbox_producer;
 GRANT USAGE ON SCHEMA outbox TO outbox_api;
 GRANT USAGE ON SCHEMA outbox TO outbox_dispatcher;
 GRANT USAGE ON SCHEMA outbox TO outbox_auditor;
+GRANT USAGE ON SCHEMA outbox TO outbox_scaler;
 
 REVOKE ALL ON FUNCTION outbox.accepted_status(send_after timestamp with time zone, expires_at timestamp with time zone, at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.accepted_status(send_after timestamp with time zone, expires_at timestamp with time zone, at timestamp with time zone) TO outbox_auditor;
@@ -4882,11 +4918,14 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.producer_tenant TO outbox_disp
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.provider TO outbox_dispatcher;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.provider TO outbox_api;
 
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.queue_now TO outbox_dispatcher;
-GRANT SELECT ON TABLE outbox.queue_now TO outbox_api;
-
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.queue_pause TO outbox_dispatcher;
 GRANT SELECT ON TABLE outbox.queue_pause TO outbox_api;
+
+GRANT SELECT ON TABLE outbox.queue_backlog TO outbox_scaler;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.queue_backlog TO outbox_dispatcher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.queue_now TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.queue_now TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.receipt_expected TO outbox_dispatcher;
 

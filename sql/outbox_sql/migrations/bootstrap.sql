@@ -8,7 +8,7 @@ declare
     name text;
 begin
     foreach name in array array['outbox_owner', 'outbox_producer', 'outbox_api',
-                                'outbox_dispatcher', 'outbox_auditor']
+                                'outbox_dispatcher', 'outbox_auditor', 'outbox_scaler']
     loop
         if not exists (select from pg_roles where rolname = name) then
             begin

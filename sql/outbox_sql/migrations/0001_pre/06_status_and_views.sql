@@ -187,6 +187,31 @@ begin
 end
 $$;
 
+-- What autoscalers ask (deploy/helm/outbox): how long the oldest job of a queue has been due that a dispatcher could
+-- take now. Paused and held lanes don't count, nor those that wait for a destination's rate, since more dispatchers
+-- would not help them; nor do places behind the head of an ordering_key. A loose index scan: it costs one probe for each (lane, priority), whatever the backlog.
+create view outbox.queue_backlog as
+with recursive place as (
+    (select e.lane_id, e.priority from outbox.entry as e where e.lane_id > 0 order by e.lane_id, e.priority limit 1)
+    union all
+    select n.lane_id, n.priority
+    from place as p
+    cross join lateral (
+        select e.lane_id, e.priority from outbox.entry as e
+        where (e.lane_id, e.priority) > (p.lane_id, p.priority) order by e.lane_id, e.priority limit 1) as n
+)
+select l.queue, extract(epoch from clock_timestamp() - min(d.available_at))::float8 as oldest_due_s
+from place as p
+join outbox.lane as l on l.lane_id = p.lane_id
+cross join lateral (
+    select e.available_at from outbox.entry as e
+    where e.lane_id = p.lane_id and e.priority = p.priority and e.claimed_by is null
+    order by e.available_at, e.id limit 1) as d
+where l.paused_at is null and l.held_at is null and l.scope !~ '^destination:' and d.available_at <= clock_timestamp()
+  and not exists (select from outbox.queue_pause as q where q.queue = l.queue)
+group by l.queue;
+comment on view outbox.queue_backlog is 'For autoscalers: the age of the oldest job that a dispatcher could take now, by queue.';
+
 create view outbox.queue_now as
 select l.queue, l.tenant_id,
        count(*) filter (where e.claimed_by is null and e.available_at <= clock_timestamp()) as waiting,

@@ -73,6 +73,10 @@ grant select on outbox.notification, outbox.notification_delivery, outbox.notifi
 grant execute on function outbox.address_hash, outbox.id_of, outbox.from_priority, outbox.id_time, outbox.id_floor,
     outbox.live_status, outbox.ended_status, outbox.accepted_status to outbox_auditor;
 
+-- An autoscaler sees this view and nothing else.
+grant usage on schema outbox to outbox_scaler;
+grant select on outbox.queue_backlog to outbox_scaler;
+
 grant execute on all functions in schema outbox to outbox_dispatcher;
 grant select, insert, update, delete on all tables in schema outbox to outbox_dispatcher;
 revoke update, delete on outbox.operator_action, outbox.delivery, outbox.job from outbox_dispatcher;
