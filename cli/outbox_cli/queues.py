@@ -96,6 +96,9 @@ def clean(
         float, typer.Option("--older-than-s", min=0, help="How long ago they ended, in seconds.")
     ],
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 1_000,
+    keep_last: Annotated[
+        int | None, typer.Option(min=0, max=1_000_000, help="Keep so many of the newest.")
+    ] = None,
     tenant: Tenant = None,
     json: Json = False,
 ) -> None:
@@ -110,6 +113,7 @@ def clean(
             older_than_s=older_than_s,
             limit=limit,
             actor=actor(),
+            keep_last=keep_last,
         )
 
     deleted = in_transaction(work, tenant=tenant)

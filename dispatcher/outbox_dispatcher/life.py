@@ -23,6 +23,8 @@ class Life:
         """Whether an ordering_key had no head at the last heartbeat."""
         self.replays = False
         """Whether dead letters were to be replayed at the last heartbeat."""
+        self.next_fire: datetime | None = None
+        """When the next schedule fires, as of the last heartbeat."""
         self._beat_sent_at = float("-inf")
         self._db_now = datetime.fromtimestamp(0, UTC)
         self._counted_from = self.began_at

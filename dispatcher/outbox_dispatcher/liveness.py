@@ -78,6 +78,7 @@ class Liveness:
         self._life.beat(sent_at=sent_at, db_now=beat.now)
         self._life.gaps = beat.gaps
         self._life.replays = beat.replays
+        self._life.next_fire = beat.next_fire
         if beat.version != self._lanes.version or beat.newest_lane != self._lanes.newest:
             await self._load_lanes(connection)
         if beat.to_rescue:

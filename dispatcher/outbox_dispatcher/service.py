@@ -43,6 +43,7 @@ from outbox_dispatcher.liveness import Fenced, Liveness, keep_leases
 from outbox_dispatcher.preparer import Preparer
 from outbox_dispatcher.recorder import NO_HANDLER, Pending, Recorder, count_by_slots
 from outbox_dispatcher.replays import replay
+from outbox_dispatcher.schedules import fire_schedules
 from outbox_dispatcher.settings import DispatcherSettings
 from outbox_dispatcher.slots import Item, Slots
 from outbox_dispatcher.tenants import TenantBook
@@ -269,6 +270,14 @@ class Dispatcher:
                 ),
                 tasks.create_task(keep(self._settings.database_url)),
                 tasks.create_task(replay(links.side, links.side_lock, life=self.life)),
+                tasks.create_task(
+                    fire_schedules(
+                        links.side,
+                        links.side_lock,
+                        life=self.life,
+                        url=self._settings.database_url,
+                    )
+                ),
                 tasks.create_task(self._keep_leases(links)),
                 tasks.create_task(self._probe_holds(links)),
             ]

@@ -177,6 +177,7 @@ class Beat(msgspec.Struct, frozen=True):
     now: datetime
     gaps: bool
     replays: bool
+    next_fire: datetime | None
 
 
 class Lane(msgspec.Struct, frozen=True):

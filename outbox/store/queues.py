@@ -109,8 +109,12 @@ async def clean(
     older_than_s: float,
     limit: int,
     actor: str,
+    keep_last: int | None = None,
 ) -> int:
-    """Delete ended jobs with their history and keys, oldest first; return how many."""
+    """Delete ended jobs with their history and keys, oldest first; return how many.
+
+    `keep_last`: so many of the newest of that status stay, however old they are.
+    """
     parameters = {
         "queue": queue,
         "tenant": tenant,
@@ -118,6 +122,7 @@ async def clean(
         "older_than_s": older_than_s,
         "limit": limit,
         "actor": actor,
+        "keep_last": keep_last,
     }
     return await _number(connection, "queue_clean", parameters)
 

@@ -327,23 +327,35 @@ begin
 end
 $$;
 
-CREATE FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text) RETURNS integer
+CREATE FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text, keep_last integer DEFAULT NULL::integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
     before timestamptz := clock_timestamp() - make_interval(secs => older_than_s);
     ids bigint[];
+    newest bigint := 9223372036854775807;
 begin
     if not outbox.acts_for(coalesce(for_tenant, '*')) then
         raise exception using errcode = 'OBX03', detail = '[]',
             message = 'another tenant''s jobs, or those of all, need a service-wide key';
     end if;
+    if keep_last is not null then
+        -- The newest that may go: so many are kept above it.
+        newest := coalesce((
+            select j.id from outbox.job as j
+            cross join lateral (select d.status from outbox.delivery as d
+                                where d.id = j.id and d.terminal and not d.late order by d.series desc limit 1) as d
+            where j.queue = for_queue and (for_tenant is null or j.tenant_id = for_tenant)
+              and d.status = upper(of_status)
+              and not exists (select from outbox.entry as e where e.id = j.id)
+            order by j.id desc offset keep_last limit 1), 0);
+    end if;
     ids := array(
         select j.id from outbox.job as j
         cross join lateral (select d.status, d.finished_at from outbox.delivery as d
                             where d.id = j.id and d.terminal and not d.late order by d.series desc limit 1) as d
-        where j.id < outbox.id_floor(before) and j.queue = for_queue
+        where j.id < outbox.id_floor(before) and j.id <= newest and j.queue = for_queue
           and (for_tenant is null or j.tenant_id = for_tenant)
           and d.status = upper(of_status) and d.finished_at < before
           and not exists (select from outbox.entry as e where e.id = j.id)
@@ -365,7 +377,7 @@ begin
     delete from outbox.job as j where j.id = any(ids);
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, 'clean', coalesce(for_tenant, '*'), jsonb_build_object('queue', for_queue, 'status', of_status,
-            'older_than_s', older_than_s, 'limit', jobs_max, 'deleted', cardinality(ids)));
+            'older_than_s', older_than_s, 'keep_last', keep_last, 'limit', jobs_max, 'deleted', cardinality(ids)));
     return cardinality(ids);
 end
 $$;
@@ -3855,6 +3867,37 @@ CREATE TABLE outbox.rule (
 
 ALTER TABLE ONLY outbox.rule FORCE ROW LEVEL SECURITY;
 
+CREATE TABLE outbox.schedule (
+    schedule_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    tenant_id text NOT NULL,
+    name text NOT NULL,
+    trigger jsonb NOT NULL,
+    timezone text DEFAULT 'UTC'::text NOT NULL,
+    job jsonb,
+    clean jsonb,
+    expires_after_s integer,
+    misfire text DEFAULT 'once'::text NOT NULL,
+    misfire_grace_s integer DEFAULT 60 NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    next_at timestamp with time zone,
+    fired_at timestamp with time zone,
+    last_job_id uuid,
+    last_error text,
+    last_error_at timestamp with time zone,
+    fires bigint DEFAULT 0 NOT NULL,
+    missed bigint DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_by text NOT NULL,
+    CONSTRAINT schedule_check CHECK (((job IS NULL) <> (clean IS NULL))),
+    CONSTRAINT schedule_expires_after_s_check CHECK ((expires_after_s > 0)),
+    CONSTRAINT schedule_misfire_check CHECK ((misfire = ANY (ARRAY['skip'::text, 'once'::text, 'all'::text]))),
+    CONSTRAINT schedule_misfire_grace_s_check CHECK ((misfire_grace_s >= 1)),
+    CONSTRAINT schedule_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 128)))
+);
+
+ALTER TABLE ONLY outbox.schedule FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE outbox.sink_message (
     message_id bigint NOT NULL,
     tenant_id text NOT NULL,
@@ -4134,6 +4177,12 @@ ALTER TABLE ONLY outbox.retiring
 ALTER TABLE ONLY outbox.rule
     ADD CONSTRAINT rule_pkey PRIMARY KEY (rule_id);
 
+ALTER TABLE ONLY outbox.schedule
+    ADD CONSTRAINT schedule_pkey PRIMARY KEY (schedule_id);
+
+ALTER TABLE ONLY outbox.schedule
+    ADD CONSTRAINT schedule_tenant_id_name_key UNIQUE (tenant_id, name);
+
 ALTER TABLE ONLY outbox.setting
     ADD CONSTRAINT setting_pkey PRIMARY KEY (only_row);
 
@@ -4205,6 +4254,8 @@ CREATE INDEX replay_run_newest ON outbox.replay_run USING btree (begun_at, run_i
 CREATE INDEX replay_run_running ON outbox.replay_run USING btree (stepped_at) WHERE (state = 'running'::text);
 
 CREATE INDEX rule_event ON outbox.rule USING btree (tenant_id, event_type) WHERE enabled;
+
+CREATE INDEX schedule_next ON outbox.schedule USING btree (next_at) WHERE (enabled AND (next_at IS NOT NULL));
 
 CREATE INDEX stat_minute_at ON outbox.stat_minute USING btree (at);
 
@@ -4300,6 +4351,8 @@ CREATE POLICY everything ON outbox.replay_run TO outbox_owner, outbox_dispatcher
 
 CREATE POLICY everything ON outbox.rule TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
+CREATE POLICY everything ON outbox.schedule TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
 CREATE POLICY everything ON outbox.sink_message TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.stat_minute TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
@@ -4376,6 +4429,8 @@ CREATE POLICY own_tenant ON outbox.replay_run TO outbox_api USING (outbox.sees(t
 
 CREATE POLICY own_tenant ON outbox.rule TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
+CREATE POLICY own_tenant ON outbox.schedule TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
 CREATE POLICY own_tenant ON outbox.sink_message TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.stat_minute TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
@@ -4407,6 +4462,8 @@ ALTER TABLE outbox.recipient ENABLE ROW LEVEL SECURITY;
 ALTER TABLE outbox.replay_run ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.rule ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.schedule ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.sink_message ENABLE ROW LEVEL SECURITY;
 
@@ -4474,9 +4531,9 @@ GRANT ALL ON FUNCTION outbox.check_batch(jobs jsonb[], tenant text, on_conflict 
 REVOKE ALL ON FUNCTION outbox.check_limits(weight integer, concurrency_max integer, rate_per_s double precision, burst integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.check_limits(weight integer, concurrency_max integer, rate_per_s double precision, burst integer) TO outbox_dispatcher;
 
-REVOKE ALL ON FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text) TO outbox_dispatcher;
-GRANT ALL ON FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text) TO outbox_api;
+REVOKE ALL ON FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text, keep_last integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text, keep_last integer) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.clean_jobs(for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max integer, actor text, keep_last integer) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.close_gaps(gaps_max integer, hold_max_s double precision) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.close_gaps(gaps_max integer, hold_max_s double precision) TO outbox_dispatcher;
@@ -4940,6 +4997,9 @@ GRANT SELECT ON TABLE outbox.replay_run TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.rule TO outbox_dispatcher;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.rule TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.schedule TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.schedule TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.sink_message TO outbox_dispatcher;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.sink_message TO outbox_api;

@@ -249,6 +249,8 @@ def fill_for_both(desk: Desk) -> None:
             " values ('x', sha256(convert_to(%(t)s::text, 'UTF8')), 'obx_', %(t)s, '{}')",
             "insert into outbox.dead_letter (tenant_id, reason, error_message, raw_value)"
             " values (%(t)s, 'invalid', 'x', '{')",
+            "insert into outbox.schedule (tenant_id, name, trigger, job, updated_by)"
+            " values (%(t)s, 'x', '{}', '{}', 'ann')",
             "insert into outbox.replay_run (run_id, tenant_id, filter, plan, newest, begun_by)"
             " values (gen_random_uuid(), %(t)s, '{}', '{}', 0, 'ann')",
             "insert into outbox.receipt (id, tenant_id, status, at)"

@@ -71,6 +71,7 @@ class CleanOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     status: Literal["sent", "failed", "expired", "cancelled"]
     older_than_s: Annotated[float, msgspec.Meta(ge=0, le=315_360_000)]
+    keep_last: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=CLEAN_JOBS_MAX)] = 1_000
 
 
@@ -255,6 +256,7 @@ async def clean_queue(request: ApiRequest, queue: FromPath[str]) -> ASGIResponse
             older_than_s=order.older_than_s,
             limit=order.limit,
             actor=request.auth.name,
+            keep_last=order.keep_last,
         )
     return answer(Cleaned(deleted=deleted))
 

@@ -35,5 +35,6 @@ select exists (select from beat) as alive,
              union select d.epoch from outbox.dispatcher as d where d.fenced and d.rescued_at is null) as to_rescue,
        clock_timestamp() as now,
        exists (select from outbox.ordering_gap) as gaps,
-       exists (select from outbox.replay_run as r where r.state = 'running') as replays
+       exists (select from outbox.replay_run as r where r.state = 'running') as replays,
+       (select min(s.next_at) from outbox.schedule as s where s.enabled and s.next_at is not null) as next_fire
 from outbox.control as c

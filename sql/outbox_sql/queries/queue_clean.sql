@@ -1,2 +1,3 @@
 -- Delete ended jobs with their history and keys, oldest first; returns how many.
-select outbox.clean_jobs(%(queue)s, %(tenant)s, %(status)s, %(older_than_s)s, %(limit)s, %(actor)s)
+select outbox.clean_jobs(%(queue)s, %(tenant)s, %(status)s, %(older_than_s)s, %(limit)s, %(actor)s,
+    %(keep_last)s::int)

@@ -360,6 +360,35 @@ create table outbox.replay_run (
 create index replay_run_running on outbox.replay_run (stepped_at) where state = 'running';
 create index replay_run_newest on outbox.replay_run (begun_at, run_id);
 
+-- Work that comes by the clock: a job to hand in, or ended jobs to clean. Any dispatcher fires it, and moves
+-- `next_at` in the same transaction; a job's id follows from schedule and fire time besides.
+create table outbox.schedule (
+    schedule_id       uuid        primary key default gen_random_uuid(),
+    tenant_id         text        not null,
+    name              text        not null check (char_length(name) between 1 and 128),
+    trigger           jsonb       not null,
+    timezone          text        not null default 'UTC',
+    job               jsonb,
+    clean             jsonb,
+    expires_after_s   int         check (expires_after_s > 0),
+    misfire           text        not null default 'once' check (misfire in ('skip', 'once', 'all')),
+    misfire_grace_s   int         not null default 60 check (misfire_grace_s >= 1),
+    enabled           boolean     not null default true,
+    next_at           timestamptz,
+    fired_at          timestamptz,
+    last_job_id       uuid,
+    last_error        text,
+    last_error_at     timestamptz,
+    fires             bigint      not null default 0,
+    missed            bigint      not null default 0,
+    created_at        timestamptz not null default clock_timestamp(),
+    updated_at        timestamptz not null default clock_timestamp(),
+    updated_by        text        not null,
+    unique (tenant_id, name),
+    check ((job is null) <> (clean is null))
+);
+create index schedule_next on outbox.schedule (next_at) where enabled and next_at is not null;
+
 -- A running dispatcher process.
 create table outbox.dispatcher (
     epoch             bigint      primary key,

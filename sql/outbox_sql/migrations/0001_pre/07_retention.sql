@@ -207,22 +207,35 @@ create function outbox.retention_lag(now timestamptz default null, out days int,
 -- Delete ended jobs with all that belongs to them, oldest first: what an operator asks for. Dead letters
 -- stay, they have an age of their own. Returns how many jobs.
 create function outbox.clean_jobs(
-    for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max int, actor text
+    for_queue text, for_tenant text, of_status text, older_than_s double precision, jobs_max int, actor text,
+    keep_last int default null
 ) returns int
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     before timestamptz := clock_timestamp() - make_interval(secs => older_than_s);
     ids bigint[];
+    newest bigint := 9223372036854775807;
 begin
     if not outbox.acts_for(coalesce(for_tenant, '*')) then
         raise exception using errcode = 'OBX03', detail = '[]',
             message = 'another tenant''s jobs, or those of all, need a service-wide key';
     end if;
+    if keep_last is not null then
+        -- The newest that may go: so many are kept above it.
+        newest := coalesce((
+            select j.id from outbox.job as j
+            cross join lateral (select d.status from outbox.delivery as d
+                                where d.id = j.id and d.terminal and not d.late order by d.series desc limit 1) as d
+            where j.queue = for_queue and (for_tenant is null or j.tenant_id = for_tenant)
+              and d.status = upper(of_status)
+              and not exists (select from outbox.entry as e where e.id = j.id)
+            order by j.id desc offset keep_last limit 1), 0);
+    end if;
     ids := array(
         select j.id from outbox.job as j
         cross join lateral (select d.status, d.finished_at from outbox.delivery as d
                             where d.id = j.id and d.terminal and not d.late order by d.series desc limit 1) as d
-        where j.id < outbox.id_floor(before) and j.queue = for_queue
+        where j.id < outbox.id_floor(before) and j.id <= newest and j.queue = for_queue
           and (for_tenant is null or j.tenant_id = for_tenant)
           and d.status = upper(of_status) and d.finished_at < before
           and not exists (select from outbox.entry as e where e.id = j.id)
@@ -244,7 +257,7 @@ begin
     delete from outbox.job as j where j.id = any(ids);
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, 'clean', coalesce(for_tenant, '*'), jsonb_build_object('queue', for_queue, 'status', of_status,
-            'older_than_s', older_than_s, 'limit', jobs_max, 'deleted', cardinality(ids)));
+            'older_than_s', older_than_s, 'keep_last', keep_last, 'limit', jobs_max, 'deleted', cardinality(ids)));
     return cardinality(ids);
 end
 $$;
