@@ -18,6 +18,7 @@ import msgspec
 
 from outbox.channels.guard_allow import parse_allow
 from outbox.channels.provider_config import KINDS, URL_FORMS, parse_provider_url
+from outbox.channels.smtp_url import parse_smtp_url
 from outbox.channels.webhook_signature import SECRETS_MAX, SecretRefused, key_of
 from outbox.errors import ConfigError
 from outbox.sealing import KEYS_MAX
@@ -183,6 +184,10 @@ def _smtp_url(text: str) -> str:
     parts = _url(text)
     if parts is None or parts.scheme not in ("smtp", "smtps") or not parts.hostname:
         raise ValueError("must be smtp://user:password@host:port, or smtps://…")
+    try:
+        parse_smtp_url(text)
+    except ConfigError as error:
+        raise ValueError(str(error).removeprefix("OUTBOX_SMTP_URL").lstrip(": ")) from None
     return text
 
 

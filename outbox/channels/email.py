@@ -34,7 +34,7 @@ from outbox.channels.provider_config import KINDS, configured_provider
 from outbox.channels.providers import GUARDED, chosen_provider, own_deadline_s
 from outbox.channels.sink import SinkChannel
 from outbox.channels.smtp import Envelope, SmtpProvider, pool_size_of
-from outbox.channels.smtp_session import smtp_server
+from outbox.channels.smtp_url import smtp_server
 from outbox.errors import ConfigError
 from outbox.message import Message
 from outbox.outcome import Misconfigured, Outcome, Rejected

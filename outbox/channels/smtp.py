@@ -27,7 +27,8 @@ from outbox.channels.smtp_errors import (
     smtp_row,
 )
 from outbox.channels.smtp_pool import IDLE_S_MAX, SmtpPool
-from outbox.channels.smtp_session import Progress, SessionRefused, SmtpServer
+from outbox.channels.smtp_session import Progress, SessionRefused
+from outbox.channels.smtp_url import SmtpServer
 from outbox.errors import ConfigError
 from outbox.outcome import Delivered, Misconfigured, Outcome, Rejected, Retryable, Sent
 

@@ -14,13 +14,8 @@ from typing import NamedTuple
 import aiosmtplib
 
 from outbox.channels.guard import Guard
-from outbox.channels.smtp_session import (
-    Progress,
-    SmtpServer,
-    TlsMode,
-    open_session,
-    tls_contexts,
-)
+from outbox.channels.smtp_session import Progress, open_session, tls_contexts
+from outbox.channels.smtp_url import SmtpServer, TlsMode
 
 IDLE_S_MAX = 60.0
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from outbox.channels.addresses import parse_mailbox
 from outbox.channels.smtp import Envelope, SmtpProvider
-from outbox.channels.smtp_session import parse_smtp_url
+from outbox.channels.smtp_url import parse_smtp_url
 from outbox.outcome import Delivered, Outcome, Rejected, Retryable, Sent
 from tests.channels.mail_server import DROP, HANG, MailServer, mail_server
 

@@ -9,7 +9,7 @@ import pytest
 from outbox.channels.email import EmailChannel
 from outbox.channels.providers import ProviderSpec, provider_settings
 from outbox.channels.registry import make_handler
-from outbox.channels.smtp_session import smtp_server
+from outbox.channels.smtp_url import smtp_server
 from outbox.errors import ConfigError
 from outbox.outcome import Delivered, Misconfigured
 from tests.channels.mail_server import MailServer, mail_server

@@ -101,6 +101,8 @@ def test_a_text_that_does_not_fit_is_refused_by_name(name: str, text: str, says:
         ("DATABASE_URL", "host=db password=hunter2", "must be a URL: postgresql://"),
         ("DATABASE_URL", "postgresql://ann:hunter2@db:port/x", "must be a URL: postgresql://"),
         ("SMTP_URL", "ann:hunter2@mail:25", "must be smtp://user:password@host:port"),
+        ("SMTP_URL", "smtp://mail?starttls=maybe", "starttls= is none of required, opportunistic"),
+        ("SMTP_URL", "smtp://ann@mail", "has a user without a password"),
         ("SMS_URL", "twilio://hunter2@api", "must be twilio://SID:TOKEN@api.twilio.com"),
         ("EMAIL_URL", "postmark://hunter2@api", "must be postmark://:TOKEN@"),
         ("TELEGRAM_URL", "telegram://1:hunter2@api?x", "has a query or a fragment"),
