@@ -219,6 +219,13 @@ def _allow(text: str) -> tuple[str, ...]:
     return tuple(re.split(r"[,\s]+", text.strip(", \t\n")))
 
 
+def _web_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or " " in text:
+        raise ValueError("must be https://… or http://…")
+    return text
+
+
 def _webhook_secret(text: str) -> str:
     secrets = text.split()
     if len(secrets) > SECRETS_MAX:
@@ -295,6 +302,7 @@ VAPID_KEY: Parser[str] = Form("a P-256 private key, PEM or base64url", _private_
 CONTACT: Parser[str] = Form("`mailto:…` or `https://…`", _contact)
 HOST: Parser[str] = Form("an IP address or a host name", _host)
 ALLOW: Parser[tuple[str, ...]] = Form("hosts and networks, separated by commas", _allow)
+WEB_URL: Parser[str] = Form("`https://…` or `http://…`", _web_url)
 WEBHOOK_SECRET: Parser[str] = Form("`whsec_` and base64; several with spaces", _webhook_secret)
 BACKOFF: Parser[tuple[float, ...]] = Form("seconds, separated by commas", _backoff)
 LOCALE: Parser[str] = Form("a language tag", _locale)

@@ -64,6 +64,7 @@ SECTIONS: Mapping[str, str] = {
     "MAX_ATTEMPTS": "Retries and holds",
     "LEASE_S": "Dispatchers",
     "JOB_BYTES_MAX": "Limits",
+    "ALERT_WEBHOOK": "Alerts",
     "LOG_LEVEL": "The log",
 }
 """The first setting of each section of docs/settings.md."""
@@ -282,6 +283,13 @@ class Config:
     )
     template_check: bool = _setting(
         True, values.SWITCH, "Whether a job with a template that nobody has is refused."
+    )
+    alert_webhook: str | None = _setting(
+        None,
+        values.WEB_URL,
+        "Where alerts are posted, signed as webhooks are; OUTBOX_WEBHOOK_ALLOW opens the way to"
+        " hosts that aren't public. Unset: nowhere.",
+        secret=True,
     )
     log_level: LogLevel = _setting(
         "info",

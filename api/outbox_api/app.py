@@ -18,6 +18,7 @@ from outbox_api.hotpath import OutboxApp
 from outbox_api.openapi import openapi
 from outbox_api.operations import operation_of
 from outbox_api.routes import (
+    alerts,
     callbacks,
     contents,
     dead_letters,
@@ -71,6 +72,7 @@ ROUTES = [
     *endpoints.ROUTES,
     *callbacks.ROUTES,
     *monitoring.ROUTES,
+    *alerts.ROUTES,
     *schema.ROUTES,
     *dashboard.ROUTES,
 ]

@@ -107,6 +107,14 @@ class _StoreCollector(Collector):
         ):
             dead.add_metric([queue, reason], n)
         yield dead
+        alerts = GaugeMetricFamily(
+            "outbox_alerts", "Alerts that are open.", labels=["rule", "severity"]
+        )
+        for rule, severity, n in msgspec.json.decode(
+            store.alerts, type=list[tuple[str, str, int]]
+        ):
+            alerts.add_metric([rule, severity], n)
+        yield alerts
 
     def _of_queues(self) -> Iterator[Metric]:
         rows = self._snapshot.queues.values()

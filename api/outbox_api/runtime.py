@@ -13,6 +13,7 @@ from outbox.errors import StoreUnavailable
 from outbox.render import RenderPool
 from outbox.sealing import Keyring
 from outbox.store.pool import Database
+from outbox_api.alerting import Alerting
 from outbox_api.auth import KeyRing
 from outbox_api.dashboard.sessions import Sessions
 from outbox_api.doorbell import Doorbell
@@ -49,6 +50,7 @@ class Runtime:
         self.waiting = Waiting(self.database)
         self.gauges = Gauges(self.database, read_queues)
         self.attempts = Gauges(self.database, read_attempts)
+        self.alerting = Alerting(config, self.database, self.gauges)
         self.metrics = HttpMetrics()
         self.renderer = Renderer()
         self.openapi_json = b"{}"
@@ -59,6 +61,7 @@ class Runtime:
     async def running(self) -> AsyncIterator[None]:
         """Open what needs an event loop, and close it in order: what was accepted is stored."""
         async with self.database, self.bell:
+            self.alerting.start()
             sending = None
             if self.telemetry is not None and self.telemetry.wants_metrics:
                 sending = asyncio.create_task(
@@ -70,6 +73,7 @@ class Runtime:
                 if sending is not None:
                     sending.cancel()
                     await asyncio.gather(sending, return_exceptions=True)
+                await self.alerting.close()
                 await self.intake.close()
                 await self.waiting.close()
                 await self.gauges.close()

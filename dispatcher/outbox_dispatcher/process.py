@@ -151,6 +151,7 @@ def dispatcher_settings(config: Config, database_url: str, orders: Orders) -> Di
         render_workers=config.render_workers,
         default_locale=config.default_locale,
         start_paused=orders.start_paused,
+        alert_webhook=config.alert_webhook,
         secrets=_secrets(config, database_url),
         provider_settings=config.handler_settings(),
         secret_key=config.secret_key,

@@ -49,6 +49,7 @@ from outbox_dispatcher.slots import Item, Slots
 from outbox_dispatcher.tenants import TenantBook
 from outbox_dispatcher.upkeep import upkeep
 from outbox_dispatcher.wakeup import Wakeup
+from outbox_dispatcher.watchman import watch
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -269,6 +270,14 @@ class Dispatcher:
                     )
                 ),
                 tasks.create_task(keep(self._settings.database_url)),
+                tasks.create_task(
+                    watch(
+                        links.side,
+                        links.side_lock,
+                        url=self._settings.database_url,
+                        webhook_url=self._settings.alert_webhook,
+                    )
+                ),
                 tasks.create_task(replay(links.side, links.side_lock, life=self.life)),
                 tasks.create_task(
                     fire_schedules(

@@ -36,6 +36,7 @@ class DispatcherSettings:
     render_workers: int = 1
     default_locale: str = "en"
     start_paused: bool = False
+    alert_webhook: str | None = field(default=None, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     provider_settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     secret_key: str | None = field(default=None, repr=False)

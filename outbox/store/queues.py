@@ -35,7 +35,7 @@ class QueueRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoreGauges(msgspec.Struct, frozen=True, kw_only=True):
-    """How the store is beside its queues. `held` and `dead_letters` are JSON lists."""
+    """How the store is beside its queues. `held`, `dead_letters` and `alerts` are JSON lists."""
 
     dispatchers: int
     held: str
@@ -43,6 +43,7 @@ class StoreGauges(msgspec.Struct, frozen=True, kw_only=True):
     late_outcomes: int
     snapshot_age_s: float
     partition_days_left: int
+    alerts: str
 
 
 class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):

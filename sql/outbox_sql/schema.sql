@@ -2810,6 +2810,42 @@ begin
 end
 $$;
 
+CREATE TABLE outbox.alert (
+    alert_id bigint NOT NULL,
+    rule text NOT NULL,
+    subject text NOT NULL,
+    severity text NOT NULL,
+    state text NOT NULL,
+    streak integer NOT NULL,
+    value double precision NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    opened_at timestamp with time zone,
+    closed_at timestamp with time zone,
+    acknowledged_at timestamp with time zone,
+    acknowledged_by text,
+    CONSTRAINT alert_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'open'::text, 'closed'::text])))
+);
+
+ALTER TABLE ONLY outbox.alert FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.alert ALTER COLUMN alert_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME outbox.alert_alert_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE outbox.alert_round (
+    only_row boolean DEFAULT true NOT NULL,
+    next_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    dead_letter_seen bigint,
+    CONSTRAINT alert_round_only_row_check CHECK (only_row)
+);
+
+ALTER TABLE ONLY outbox.alert_round FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE outbox.api_key (
     key_id uuid DEFAULT gen_random_uuid() NOT NULL,
     name text NOT NULL,
@@ -3320,6 +3356,13 @@ CREATE TABLE outbox.job_key_7 (
     id bigint NOT NULL,
     content_sha256 bytea NOT NULL
 );
+
+CREATE TABLE outbox.known_error_code (
+    code text NOT NULL,
+    at timestamp with time zone NOT NULL
+);
+
+ALTER TABLE ONLY outbox.known_error_code FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.lane ALTER COLUMN lane_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME outbox.lane_lane_id_seq
@@ -4045,6 +4088,12 @@ ALTER TABLE ONLY outbox.job_key ATTACH PARTITION outbox.job_key_6 FOR VALUES WIT
 
 ALTER TABLE ONLY outbox.job_key ATTACH PARTITION outbox.job_key_7 FOR VALUES WITH (modulus 8, remainder 7);
 
+ALTER TABLE ONLY outbox.alert
+    ADD CONSTRAINT alert_pkey PRIMARY KEY (alert_id);
+
+ALTER TABLE ONLY outbox.alert_round
+    ADD CONSTRAINT alert_round_pkey PRIMARY KEY (only_row);
+
 ALTER TABLE ONLY outbox.api_key
     ADD CONSTRAINT api_key_key_sha256_key UNIQUE (key_sha256);
 
@@ -4126,6 +4175,9 @@ ALTER TABLE ONLY outbox.job_key_7
 ALTER TABLE ONLY outbox.job
     ADD CONSTRAINT job_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY outbox.known_error_code
+    ADD CONSTRAINT known_error_code_pkey PRIMARY KEY (code);
+
 ALTER TABLE ONLY outbox.lane
     ADD CONSTRAINT lane_pkey PRIMARY KEY (lane_id);
 
@@ -4200,6 +4252,8 @@ ALTER TABLE ONLY outbox.template
 
 ALTER TABLE ONLY outbox.tenant
     ADD CONSTRAINT tenant_pkey PRIMARY KEY (tenant_id);
+
+CREATE UNIQUE INDEX alert_live ON outbox.alert USING btree (rule, subject) WHERE (state <> 'closed'::text);
 
 CREATE INDEX dead_letter_job ON outbox.dead_letter USING btree (id) WHERE (id IS NOT NULL);
 
@@ -4289,6 +4343,10 @@ CREATE TRIGGER make_lanes AFTER INSERT ON outbox.handler FOR EACH STATEMENT EXEC
 
 CREATE TRIGGER make_lanes AFTER INSERT ON outbox.tenant FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_lanes();
 
+ALTER TABLE outbox.alert ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.alert_round ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE outbox.api_key ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.dead_letter ENABLE ROW LEVEL SECURITY;
@@ -4306,6 +4364,10 @@ ALTER TABLE outbox.endpoint ENABLE ROW LEVEL SECURITY;
 ALTER TABLE outbox.entry ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.event ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY everything ON outbox.alert TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.alert_round TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.api_key TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
@@ -4330,6 +4392,8 @@ CREATE POLICY everything ON outbox.inbox_message TO outbox_owner, outbox_dispatc
 CREATE POLICY everything ON outbox.job TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.job_key TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.known_error_code TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.lane TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
@@ -4372,6 +4436,8 @@ ALTER TABLE outbox.inbox_message ENABLE ROW LEVEL SECURITY;
 ALTER TABLE outbox.job ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.job_key ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.known_error_code ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.lane ENABLE ROW LEVEL SECURITY;
 
@@ -4478,6 +4544,12 @@ ALTER TABLE outbox.suppression ENABLE ROW LEVEL SECURITY;
 ALTER TABLE outbox.template ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.tenant ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY whole_service ON outbox.alert TO outbox_api USING (outbox.sees('*'::text)) WITH CHECK (outbox.sees('*'::text));
+
+CREATE POLICY whole_service ON outbox.alert_round TO outbox_api USING (outbox.sees('*'::text)) WITH CHECK (outbox.sees('*'::text));
+
+CREATE POLICY whole_service ON outbox.known_error_code TO outbox_api USING (outbox.sees('*'::text)) WITH CHECK (outbox.sees('*'::text));
 
 GRANT USAGE ON SCHEMA outbox TO outbox_producer;
 GRANT USAGE ON SCHEMA outbox TO outbox_api;
@@ -4886,6 +4958,15 @@ GRANT ALL ON FUNCTION outbox.whole_job(job_id uuid, created_at timestamp with ti
 REVOKE ALL ON FUNCTION outbox.without_nulls(object jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.without_nulls(object jsonb) TO outbox_dispatcher;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.alert TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.alert TO outbox_api;
+
+GRANT USAGE ON SEQUENCE outbox.alert_alert_id_seq TO outbox_dispatcher;
+GRANT USAGE ON SEQUENCE outbox.alert_alert_id_seq TO outbox_api;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE outbox.alert_round TO outbox_dispatcher;
+GRANT SELECT,INSERT,UPDATE ON TABLE outbox.alert_round TO outbox_api;
+
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.api_key TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.lane TO outbox_dispatcher;
@@ -4937,6 +5018,9 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.inbox_message TO outbox_api;
 
 GRANT USAGE ON SEQUENCE outbox.inbox_message_message_id_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.inbox_message_message_id_seq TO outbox_api;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE outbox.known_error_code TO outbox_dispatcher;
+GRANT SELECT,INSERT,UPDATE ON TABLE outbox.known_error_code TO outbox_api;
 
 GRANT USAGE ON SEQUENCE outbox.lane_lane_id_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.lane_lane_id_seq TO outbox_api;

@@ -268,6 +268,9 @@ def fill_for_both(desk: Desk) -> None:
     desk.enqueue(tenant="acme")
 
 
+OF_THE_SERVICE = {"alert", "alert_round", "known_error_code"}
+"""Seen and written by a transaction of all tenants alone."""
+
 TENANT_OF = {
     "ordering_gap": "(select o.tenant_id from outbox.ordering as o"
     " where o.ordering_id = x.ordering_id)",
@@ -290,7 +293,7 @@ async def test_the_api_sees_its_tenant_s_rows_alone_in_every_table_and_view(
 ) -> None:
     await tell(desk, hand)
     fill_for_both(desk)
-    tables = readable_by(desk, "outbox_api") - set(NOT_BY_TENANT)
+    tables = readable_by(desk, "outbox_api") - set(NOT_BY_TENANT) - OF_THE_SERVICE
     assert {"job", "entry", "api_notification", "queue_now", "stat_total"} <= tables
     for table in sorted(tables):
         with acting(desk.database, "outbox_api") as api:
@@ -304,7 +307,7 @@ async def test_the_api_sees_its_tenant_s_rows_alone_in_every_table_and_view(
 async def test_the_api_writes_its_tenant_s_rows_alone(desk: Desk, hand: Hand) -> None:
     await tell(desk, hand)
     fill_for_both(desk)
-    tables = writable_by(desk, "outbox_api")
+    tables = writable_by(desk, "outbox_api") - OF_THE_SERVICE
     assert {"recipient", "template", "operator_action"} <= tables
     with acting(desk.database, "outbox_api", "acme") as api:
         for table in sorted(tables - {"operator_action"}):
@@ -321,6 +324,27 @@ async def test_the_api_writes_its_tenant_s_rows_alone(desk: Desk, hand: Hand) ->
             api.execute(
                 "insert into outbox.operator_action (actor, action, tenant_id)"
                 " values ('eve', 'pause', 'default')"
+            )
+
+
+@pytest.mark.parametrize("table", sorted(OF_THE_SERVICE))
+def test_what_is_of_the_whole_service_is_no_tenant_s_to_see_or_to_write(
+    desk: Desk, table: str
+) -> None:
+    desk.admin.execute(
+        "insert into outbox.alert (rule, subject, severity, state, streak, value)"
+        " values ('lane_held', 'acme/email', 'critical', 'open', 0, 1)"
+    )
+    desk.admin.execute("insert into outbox.known_error_code values ('x', now())")
+    count = sql.SQL("select count(*) from outbox.{}").format(sql.Identifier(table))
+    for tenant, seen in (("acme", 0), ("*", 1)):
+        with acting(desk.database, "outbox_api", tenant) as api:
+            assert api.execute(count).fetchone() == (seen,)
+    with acting(desk.database, "outbox_api", "acme") as api:
+        with pytest.raises(InsufficientPrivilege, match="row-level security"):
+            api.execute(
+                "insert into outbox.alert (rule, subject, severity, state, streak, value)"
+                " values ('lane_held', 'x', 'critical', 'open', 0, 1)"
             )
 
 
