@@ -27,6 +27,7 @@ class Rules:
     lease_margin: bool = True
     lease_no_outlives_series: bool = True
     rescue: bool = True
+    adopt_by_lease: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,7 @@ def steps(state: State, rules: Rules, bounds: Bounds) -> Iterator[Step]:
             for at in range(len(process.works)):
                 yield from _work(state, number, process, at, rules, bounds)
         else:
-            yield f"{number} connects", connect(state, number, process)
+            yield f"{number} connects", connect(state, number, process, rules)
         if state.faults < bounds.faults:
             yield from _faults(state._replace(faults=state.faults + 1), number, process, bounds)
 
@@ -59,7 +59,7 @@ def _afterwards(state: State, rules: Rules, bounds: Bounds) -> Iterator[Step]:
     """The job is over: what matters is what attempts that still run will say of it."""
     for number, process in enumerate(state.processes):
         if process.works and process.mode == "away":
-            yield f"{number} connects", connect(state, number, process)
+            yield f"{number} connects", connect(state, number, process, rules)
         elif process.mode == "up":
             for at in range(len(process.works)):
                 yield from _work(state, number, process, at, rules, bounds)
@@ -288,7 +288,7 @@ def record(state: State, work: Work, rules: Rules, bounds: Bounds) -> State:
     return _with_history(state._replace(entry=None if ends else later), kept, work.token)
 
 
-def connect(state: State, number: int, process: Process) -> State:
+def connect(state: State, number: int, process: Process, rules: Rules) -> State:
     """Begin a session: register, adopt what still runs, give the rest back, retire the old row."""
     old, new = process.epoch, _unused(state)
     rows = (*state.rows, Row(new, 0, True, False))
@@ -297,9 +297,18 @@ def connect(state: State, number: int, process: Process) -> State:
     if process.mode == "away":
         rows = tuple(row for row in rows if row.epoch != old)
         if entry is not None and entry.owner == old:
-            if works:  # it knows the id
+            lease = entry.lease_no
+
+            def known(work: Work) -> bool:
+                return work.lease_no == lease or not rules.adopt_by_lease
+
+            if any(known(work) for work in works):
+                if not any(work.lease_no == lease for work in works):
+                    raise Broken("what a session carries over, its process works on")
                 entry = entry._replace(owner=new)
-                works = tuple(w._replace(epoch=new) if w.epoch == old else w for w in works)
+                works = tuple(
+                    w._replace(epoch=new) if w.epoch == old and known(w) else w for w in works
+                )
             else:
                 entry = entry._replace(owner=0, attempt=entry.attempt - 1, ttl=0, token=0)
     back = Process("up", new, 0, process.asked, works)

@@ -10,6 +10,7 @@ from tests.model.parts import Bounds, Rules
 STALE_RECORD = "an outcome is stored only under the lease that made it"
 STALE_START = "no attempt starts under a lease that has moved on"
 TWICE = "a lease is recorded once, and once more if it came late"
+CARRIED = "what a session carries over, its process works on"
 SMALL = Bounds(claims=2)
 
 
@@ -71,6 +72,12 @@ def test_every_reachable_state_keeps_the_invariants(bounds: Bounds) -> None:
             Bounds(claims=2, series=2),
             TWICE,
             id="lease_no restarts with a new series",
+        ),
+        pytest.param(
+            Rules(adopt_by_lease=False),
+            Bounds(processes=1, claims=2, faults=1, tries=2),
+            CARRIED,
+            id="a session carries claims over by entry",
         ),
         pytest.param(
             Rules(rescue=False), Bounds(claims=2, faults=1), LEFT_BEHIND, id="nobody rescues"
