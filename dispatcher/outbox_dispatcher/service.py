@@ -242,7 +242,19 @@ class Dispatcher:
             await engine.pause_queues(links.side, names, actor="dispatcher --start-paused")
         await self.liveness.beat(links.beat)
         self.lanes.ring(None)
+        self._mention_unknown_queues()
         log.info("dispatching", epoch=epoch, lanes=len(self.lanes.open_lanes()))
+
+    def _mention_unknown_queues(self) -> None:
+        """Warn of names in --queues that nothing is known of: a typo would wait in silence."""
+        known = {*self._channels, *self._queues, *(s.lane.queue for s in self.lanes.all())}
+        unknown = sorted((self._settings.queues or frozenset()) - known)
+        if unknown:
+            log.warning(
+                "--queues names what has no handler here and never had a job",
+                queues=unknown,
+                known=sorted(known),
+            )
 
     async def _adopt(self, links: Links, old: Epoch, epoch: Epoch) -> None:
         running = list(self.executor.running.values())

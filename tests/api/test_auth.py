@@ -212,3 +212,14 @@ async def test_a_database_that_is_not_migrated_is_a_503(database: OwnDatabase) -
             ("GET", "/health/ready", None),
         ):  # fmt: skip
             assert (await client.request(method, path, json=body)).status_code == 503, path
+
+
+async def test_a_key_is_not_made_under_an_idempotency_key(api: Api) -> None:
+    answer = await api.client.post(
+        "/api/v1/api-keys",
+        json={"name": "shop", "scopes": ["jobs:write"]},
+        headers={"idempotency-key": "k1"},
+    )
+    assert answer.status_code == 400
+    assert [e["pointer"] for e in answer.json()["errors"]] == ["/header/idempotency-key"]
+    assert api.count("api_key") == 0

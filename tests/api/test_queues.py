@@ -134,3 +134,11 @@ async def test_metrics_tell_what_attempts_came_to_and_how_long_they_took(open_ap
         'outbox_pickup_latency_seconds_sum{queue="email"} 0.04',
     ):
         assert line in text, line
+
+
+async def test_a_queue_that_nobody_knows_is_not_paused(open_api: Api) -> None:
+    for path in ("/api/v1/queues/emial/pause", "/api/v1/lanes/default/emial/pause"):
+        answer = await open_api.client.post(path)
+        assert answer.status_code == 404
+        assert "never had a job" in answer.json()["detail"]
+    assert open_api.count("operator_action") == 0

@@ -504,3 +504,11 @@ async def test_start_paused_delivers_nothing_until_resumed(desk: Desk) -> None:
         assert desk.value("select waiting_for from outbox.notification") == "lane paused"
         desk.admin.execute("select outbox.set_paused(%s, null, false, 'tester')", (QUEUE,))
         await desk.until_status(job_id, "sent")
+
+
+async def test_queues_that_nothing_is_known_of_are_told_of(desk: Desk) -> None:
+    with capture_logs() as logs:
+        async with dispatching(desk, {QUEUE: Scripted()}, queues=frozenset({QUEUE, "wrok"})):
+            pass
+    told = [line["queues"] for line in logs if "names what has no handler" in line["event"]]
+    assert told == [["wrok"]]

@@ -20,7 +20,7 @@ from outbox_api.auth import Scope
 from outbox_api.operations import Answer, Body, operation
 from outbox_api.paging import Moment
 from outbox_api.problems import Problem, invalid, not_found
-from outbox_api.requests import ApiRequest, read_query, read_struct
+from outbox_api.requests import ApiRequest, header, read_query, read_struct
 from outbox_api.runtime import runtime_of
 from outbox_api.tenancy import DEFAULT_TENANT, TenantId, TenantQuery, tenant_filter
 
@@ -67,6 +67,10 @@ class MadeKey(ApiKey, frozen=True, kw_only=True):
 )
 async def make_key(request: ApiRequest) -> ASGIResponse:
     """Make a key for the maker's tenant; a service-wide admin makes any."""
+    if header(request, b"idempotency-key") is not None:
+        # The same answer would show a key that is stored nowhere; another would be a second one.
+        fault = Fault("/header/idempotency-key", "cannot be kept here: a key is shown once")
+        raise invalid([fault], status=400)
     wanted = await read_struct(request, NewKey)
     own = request.auth.tenant
     tenant = wanted.tenant_id or own or DEFAULT_TENANT

@@ -203,7 +203,7 @@ async def queue_stats(request: ApiRequest, queue: FromPath[str]) -> ASGIResponse
             _PAUSED | {"effective": False, "unseen_dispatchers": 1},
         ),
     },
-    problems=(422,),
+    problems=(404, 422),
     path_examples=_PATH,
 )
 async def pause_queue(request: ApiRequest, queue: FromPath[str]) -> ASGIResponse:
@@ -218,7 +218,7 @@ async def pause_queue(request: ApiRequest, queue: FromPath[str]) -> ASGIResponse
     tag="queues",
     needs="admin",
     answers={200: Answer(PauseDone, "It goes on.", _PAUSED | {"paused": False})},
-    problems=(422,),
+    problems=(404, 422),
     path_examples=_PATH,
 )
 async def resume_queue(request: ApiRequest, queue: FromPath[str]) -> ASGIResponse:
@@ -281,7 +281,7 @@ async def _set_queue(request: ApiRequest, queue: str, *, paused: bool) -> ASGIRe
             _PAUSED | _LANE | {"effective": False, "unseen_dispatchers": 1},
         ),
     },
-    problems=(422,),
+    problems=(404, 422),
     path_examples=_LANE,
 )
 async def pause_lane(
@@ -298,7 +298,7 @@ async def pause_lane(
     tag="queues",
     needs="admin",
     answers={200: Answer(PauseDone, "It goes on.", _PAUSED | _LANE | {"paused": False})},
-    problems=(422,),
+    problems=(404, 422),
     path_examples=_LANE,
 )
 async def resume_lane(
@@ -336,6 +336,9 @@ async def set_paused(
         raise invalid([Fault("/path/queue", "must be 1 to 63 of a-z, 0-9, '.', '_', '-'")])
     runtime = runtime_of(request)
     async with runtime.database.transaction(request.auth.sees) as connection:
+        # A typo must not leave the real queue running. A handler makes one known before any job.
+        if not await queues.stats(connection, tenant=None, queue=queue):
+            raise Problem(404, "No such queue: it has no handler here, and never had a job.")
         version = await queues.set_paused(
             connection,
             queue,
