@@ -171,7 +171,20 @@ _PATH = {"run_id": _RUN_ID}
 async def replay_dead_letters(request: ApiRequest) -> ASGIResponse:
     """Plan a replay (`dry_run`), or begin one; look at it, or stop it, under `/replays`."""
     order = await read_struct(request, ReplayWanted)
-    key = idempotency_key(request)
+    planned, is_known = await replay(request, order, key=idempotency_key(request))
+    if planned.run is None:
+        return answer(planned)
+    return answer(
+        planned,
+        status=200 if is_known else 202,
+        headers={"location": f"{PREFIX}/replays/{planned.run.run_id}"},
+    )
+
+
+async def replay(
+    request: ApiRequest, order: ReplayWanted, *, key: str | None = None
+) -> tuple[Planned, bool]:
+    """Plan a replay, or begin one; tell whether its key had begun it before. Raises Problem."""
     if order.since is not None and order.until is not None and order.since >= order.until:
         raise invalid([Fault("/until", "must lie after since")])
     if order.tenant_id == EVERY_TENANT:
@@ -184,7 +197,7 @@ async def replay_dead_letters(request: ApiRequest) -> ASGIResponse:
     ) as connection:
         planned = await replays.plan(connection, wanted, tenant=tenant, jobs_max=order.limit)
         if order.dry_run:
-            return answer(Planned(dry_run=True, plan=planned))
+            return Planned(dry_run=True, plan=planned), False
         begun = await replays.begin(
             connection,
             run_id,
@@ -203,11 +216,7 @@ async def replay_dead_letters(request: ApiRequest) -> ASGIResponse:
     if run is None:
         raise not_found("replay")
     view = _view(run)
-    return answer(
-        Planned(dry_run=False, plan=view.plan, run=view),
-        status=202 if begun == "begun" else 200,
-        headers={"location": f"{PREFIX}/replays/{run_id}"},
-    )
+    return Planned(dry_run=False, plan=view.plan, run=view), begun == "known"
 
 
 @operation(

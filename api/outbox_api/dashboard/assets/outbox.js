@@ -33,6 +33,14 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && isTyping) event.target.blur();
 });
 
+// Sample data outlives a save: it is kept in this tab.
+const sample = document.getElementById("editor")?.elements.data;
+if (sample) {
+  const place = `sample ${location.pathname}`;
+  sample.value = sessionStorage.getItem(place) ?? sample.value;
+  sample.addEventListener("input", () => sessionStorage.setItem(place, sample.value));
+}
+
 // The preview's HTML goes into a sandboxed frame by a form: its own policy holds there.
 const editor = document.getElementById("editor");
 if (editor && document.querySelector("iframe[name=preview-frame]")) {

@@ -24,7 +24,7 @@ from outbox_api.dashboard.rendering import (
     read_form,
     told,
 )
-from outbox_api.problems import invalid, not_found
+from outbox_api.problems import Problem, invalid, not_found
 from outbox_api.requests import ApiRequest
 from outbox_api.routes.previews import PreviewBody, PreviewView, preview
 from outbox_api.routes.templates import (
@@ -236,7 +236,7 @@ async def test_send(
     key = template_key(request, code, channel, locale, query.tenant_id)
     _, made = await _tried(request, key, query)
     if made.error is not None:
-        raise invalid([Fault("", made.error.message)])
+        raise Problem(422, f"It cannot be rendered: {made.error.message}.")
     headers = {"x-outbox-test": f"{key.code}/{key.channel}/{key.locale}"}
     if made.html is not None:
         headers["html"] = made.html
