@@ -160,6 +160,9 @@ def _live(
 
 def _limited(why: Explanation) -> tuple[str, datetime | None, datetime | None, str] | None:
     """Return what limit of its lane, or of its destination, a due job waits for."""
+    closed = _shut(why)
+    if closed is not None:
+        return closed
     for whose, rate_per_s, tokens in (
         (why.destination, why.destination_rate_per_s, why.destination_tokens),
         ("its lane", why.rate_per_s, why.tokens),
@@ -179,6 +182,25 @@ def _limited(why: Explanation) -> tuple[str, datetime | None, datetime | None, s
         )
         return "concurrency", why.available_at, None, text
     return None
+
+
+def _shut(why: Explanation) -> tuple[str, datetime | None, datetime | None, str] | None:
+    """Return why nobody may talk to the job's destination, or only one at a time."""
+    until = why.destination_paused_until
+    if until is not None:
+        text = f"{why.destination} asked for a pause, which the whole fleet keeps to."
+        return "destination paused", None, until, text
+    if why.destination_open_until is None:
+        return None
+    since, until = why.destination_opened_at, why.destination_open_until
+    text = (
+        f"Most attempts at {why.destination} failed, so its breaker is open for the whole fleet. "
+    )
+    if until > why.now:
+        text += "One job is tried at next_at; when that is answered the rest follows."
+        return "breaker open", since, until, text
+    text += "One job is being tried; when that is answered the rest follows."
+    return "breaker half open", since, None, text
 
 
 def _no_handler(why: Explanation) -> str:

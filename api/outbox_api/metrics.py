@@ -90,6 +90,14 @@ class _StoreCollector(Collector):
             "Days ahead that have partitions; below 7, look at the dispatchers.",
             store.partition_days_left,
         )
+        shut = GaugeMetricFamily(
+            "outbox_destinations_shut",
+            "Hosts, endpoints and providers that nobody may talk to freely, over the fleet.",
+            labels=["why"],
+        )
+        shut.add_metric(["paused"], store.destinations_paused)
+        shut.add_metric(["breaker"], store.destinations_broken)
+        yield shut
         held = GaugeMetricFamily(
             "outbox_lane_held", "Lanes held for a configuration error.", labels=["tenant", "queue"]
         )

@@ -11,6 +11,7 @@ import structlog
 
 from outbox.message import Lease
 from outbox.outcome import Outcome, Retryable
+from outbox_dispatcher.gates import Gates
 from outbox_dispatcher.lanes import LaneBook
 from outbox_dispatcher.life import Life
 from outbox_dispatcher.slots import Item, Slots
@@ -35,12 +36,14 @@ class Executor:
         finish: Callable[[Item, Outcome, datetime, float], None],
         expire: Callable[[Item], None],
         release: Callable[[Item], None],
+        gates: Gates,
     ) -> None:
         self._life = life
         self._lanes = lanes
         self._finish = finish
         self._expire = expire
         self._release = release
+        self._gates = gates
         self.running: dict[Lease, Item] = {}
         self.stopping = False
         self.cut_off = False
@@ -86,12 +89,15 @@ class Executor:
         if item.decided is not None:
             self._finish(item, item.decided, started_at, began)
             return
+        if self._gates.any and self._gates.holds_back(item):
+            return
         item.times_out_at = began + item.timeout_s
         self.running[claimed.lease] = item
         try:
             outcome = await self._deliver(item)
         finally:
             self.running.pop(claimed.lease, None)
+        self._gates.saw(item, outcome)
         self._finish(item, outcome, started_at, began)
 
     def _may_start(self, item: Item) -> bool:

@@ -11,9 +11,10 @@ one message at a time tries it again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import msgspec
 import structlog
@@ -36,6 +37,7 @@ REST_S_MAX = 600.0
 SHARE_OF_TIME = 0.5
 """What of an attempt's time a provider may take while there is another one."""
 SECRET_CHARS_MIN = 4
+CLOSED_S_MIN = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +49,7 @@ class Member:
         self.spec = spec
         self.version = version
         self.shown = f"{spec.kind}:{spec.name}"
+        self.destination = f"provider:{spec.provider_id}"
         self._handler = handler
         self._secrets = sorted(
             (v for v in spec.credentials.values() if len(v) >= SECRET_CHARS_MIN),
@@ -117,13 +120,34 @@ class Member:
         return msgspec.structs.replace(outcome, **changed) if changed else outcome
 
 
+class Gate(Protocol):
+    """Says which provider may be asked now, and learns how that went (`gates.py`)."""
+
+    def take(self, name: str) -> bool:
+        """Let one delivery pass."""
+        ...
+
+    def closed_s(self, name: str) -> float:
+        """Return for how long nobody may ask it."""
+        ...
+
+    def saw_of(self, name: str, outcome: Outcome) -> None:
+        """Learn from an attempt."""
+        ...
+
+
 class FailOver:
     """The handler that the executor sees: all of a tenant's providers of a channel."""
 
     def __init__(
-        self, members: Sequence[Member], *, clock: Callable[[], float] = monotonic
+        self,
+        members: Sequence[Member],
+        *,
+        gate: Gate | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.members = tuple(members)
+        self._gate = gate
         self._clock = clock
 
     async def __aenter__(self) -> Self:
@@ -150,7 +174,11 @@ class FailOver:
             left_s = ends - self._clock()
             if n < len(in_turn):
                 left_s *= SHARE_OF_TIME
+            if self._gate is not None and not self._gate.take(member.destination):
+                continue
             outcome = await member.deliver(message, timeout_s=left_s)
+            if self._gate is not None:
+                self._gate.saw_of(member.destination, outcome)
             if not is_trouble(outcome):
                 return outcome
             # One that may work by itself later on counts for more than one that has to be mended.
@@ -165,8 +193,14 @@ class FailOver:
                     provider=member.shown,
                     code=getattr(outcome, "code", None),
                 )
-        assert worst is not None
-        return worst
+        return worst or self._closed()
+
+    def _closed(self) -> Snoozed:
+        """Wait for the first of them that may be talked to again."""
+        assert self._gate is not None
+        closed_s = min(self._gate.closed_s(member.destination) for member in self.members)
+        until = datetime.now(UTC) + timedelta(seconds=max(CLOSED_S_MIN, closed_s))
+        return Snoozed(until=until, reason="no provider may be asked now: paused, or at its rate")
 
 
 def is_trouble(outcome: Outcome) -> bool:

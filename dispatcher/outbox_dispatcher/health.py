@@ -64,6 +64,8 @@ def figures(dispatcher: Dispatcher) -> list[Series]:
         ("running", "gauge", "Deliveries that run.", len(dispatcher.executor.running)),
         ("outstanding", "gauge", "Jobs from claim to record.", dispatcher.outstanding()),
         ("rescued_total", "counter", "Taken from the dead.", rescued),
+        ("destinations_shut", "gauge", "Paused, or broken.", dispatcher.gates.shut),
+        ("held_back_total", "counter", "By destinations.", dispatcher.gates.held_back_total),
         ("ready", "gauge", "1: may start deliveries.", dispatcher.life.may_start()),
         ("epoch_age_seconds", "gauge", "Time since it last (re)connected.", epoch_age_s),
     )

@@ -21,7 +21,7 @@ SWEEP_SHARE_MAX = 0.05
 SWEEP_S_MAX = 15.0
 """But no longer between two: a claim may also have taken long because the machine stood still."""
 DESTINATION = "destination:"
-"""A scope that begins so is a lane where what a destination's rate keeps back waits."""
+"""A scope that begins so is a lane where what a destination's gate keeps back waits."""
 
 
 class LaneState:
@@ -150,6 +150,8 @@ class LaneBook:
             state = self._states.get(lane.lane_id)
             if state is None:
                 state = LaneState(lane)
+                if lane.scope.startswith(DESTINATION):
+                    state.start_slowly()
                 self._states[lane.lane_id] = state
                 self._scopes[lane.tenant_id, lane.queue, lane.scope] = state
                 continue
@@ -197,6 +199,11 @@ class LaneBook:
         """Return the lane where this scope's entries wait now: it is held, or in trouble."""
         state = self._scopes.get((tenant_id, queue, scope))
         return state if state is not None and (state.lane.held or state.failing) else None
+
+    def waits_for_destination(self, lane_id: LaneId) -> bool:
+        """Return whether a lane is one where jobs wait for what their destination allows."""
+        state = self._states.get(lane_id)
+        return state is not None and state.lane.scope.startswith(DESTINATION)
 
     def left(self, lane_id: LaneId) -> None:
         """Note that an entry of a lane has left this process."""

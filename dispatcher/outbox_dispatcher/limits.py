@@ -10,13 +10,16 @@ A rate, of a lane or of a destination, is tokens in a bucket in the store. A dis
 slice, good for a moment, and gives back what it did not need. So the bucket's row is written a
 few times a second, not once a job, and the rate holds by the database's clock.
 
+A destination may be closed besides: paused, or with an open breaker, for so long; and a breaker
+that is half open gives one token over the whole fleet.
+
 Lanes and destinations without limits have no `Quota` at all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from time import monotonic
 
 from outbox.message import Epoch, LaneId
@@ -40,8 +43,10 @@ class Quota:
 
     __slots__ = (
         "ask_at",
+        "closed_until",
         "demand",
         "destination",
+        "half_open",
         "has_places",
         "in_use",
         "is_rated",
@@ -57,6 +62,9 @@ class Quota:
         self.destination = destination
         self.has_places = False
         self.is_rated = False
+        # Of a destination: paused or broken until then (monotonic seconds); half open after that.
+        self.closed_until = 0.0
+        self.half_open = False
         self.in_use = 0
         self.places = 0
         self.tokens = 0
@@ -69,11 +77,18 @@ class Quota:
     def room(self) -> float:
         """How many more may be claimed now; infinite where nothing is limited any more."""
         room = math.inf
+        if self.closed_until > monotonic():
+            return 0
         if self.has_places:
             room = self.places - self.in_use
-        if self.is_rated:
+        if self.is_rated or self.half_open:
             room = min(room, self.tokens if monotonic() < self.tokens_until else 0)
         return room
+
+    @property
+    def closed_s(self) -> float:
+        """For how long nobody may talk to it."""
+        return max(0.0, self.closed_until - monotonic())
 
     def take(self, count: int) -> None:
         """Use places and tokens; with a negative count, give them back."""
@@ -82,9 +97,13 @@ class Quota:
 
     def needs_lease_at(self) -> float:
         """Return when (monotonic seconds) the store should be asked; infinite: not at all."""
+        if self.closed_until > monotonic():
+            # Nobody has to be asked: it is time to look again.
+            return self.closed_until if self.demand else math.inf
         if self.demand > self.room:
             return self.ask_at
-        idle_tokens = self.is_rated and self.tokens > 0 and not self.demand
+        by_tokens = self.is_rated or self.half_open
+        idle_tokens = by_tokens and self.tokens > 0 and not self.demand
         if idle_tokens or self.places > self.in_use + self.demand:
             return max(self.ask_at, self.renew_at)
         return self.renew_at if self.has_places and self.places > 0 else math.inf
@@ -97,7 +116,7 @@ class Quota:
             destination=self.destination,
             in_use=self.in_use,
             wanted=self.demand,
-            back=back if self.is_rated else 0.0,
+            back=back if self.is_rated or self.half_open else 0.0,
         )
 
     def leased(self, got: store.Leased, *, sent_at: float) -> None:
@@ -140,15 +159,35 @@ class Limits:
         quota.ask_at = quota.renew_at = 0.0
         return quota
 
-    def set_destinations(self, rated: Iterable[str]) -> None:
-        """Take over which destinations have a rate."""
-        names = set(rated)
-        for gone in self.destinations.keys() - names:
-            self.destinations.pop(gone).is_rated = False
-        for name in names:
+    def set_destinations(
+        self, rows: Iterable[store.Destination], *, sent_at: float, unsaved: Mapping[str, float]
+    ) -> None:
+        """Take over which destinations have a rate, are paused or broken.
+
+        `unsaved`: pauses that the store has not heard of yet, until when (monotonic).
+        """
+        gated = {row.name: row for row in rows if row.is_rated or row.is_open or row.closed_s > 0}
+        for gone in self.destinations.keys() - gated.keys() - unsaved.keys():
+            quota = self.destinations.pop(gone)
+            quota.is_rated = quota.half_open = False
+            quota.closed_until = 0.0
+        for name, row in gated.items():
             quota = self.destinations.setdefault(name, Quota(destination=name))
-            quota.is_rated = True
+            if row.is_open and not quota.half_open:
+                quota.tokens = 0
+            quota.is_rated, quota.half_open = row.is_rated, row.is_open
+            quota.closed_until = max(sent_at + row.closed_s, unsaved.get(name, 0.0))
             quota.ask_at = 0.0
+
+    def close(self, name: str, until: float) -> None:
+        """Let nobody talk to a destination until then (monotonic seconds)."""
+        quota = self.destinations.setdefault(name, Quota(destination=name))
+        quota.closed_until = max(quota.closed_until, until)
+
+    def closed_until(self, name: str) -> float:
+        """Return until when (monotonic seconds) nobody may talk to a destination."""
+        quota = self.destinations.get(name)
+        return 0.0 if quota is None else quota.closed_until
 
     def begin(self) -> None:
         """Start an epoch: what this process has of anything, the store shall say anew."""

@@ -18,6 +18,7 @@ import structlog
 from outbox.message import Epoch, Lease
 from outbox.store import engine
 from outbox.store.engine import Connection
+from outbox_dispatcher.gates import Gates
 from outbox_dispatcher.lanes import LaneBook
 from outbox_dispatcher.life import Life
 from outbox_dispatcher.wakeup import Wakeup
@@ -40,12 +41,14 @@ class Liveness:
         wakeup: Wakeup,
         heartbeat_s: float,
         on_lanes: Callable[[], None],
+        gates: Gates,
     ) -> None:
         self._life = life
         self._lanes = lanes
         self._wakeup = wakeup
         self._heartbeat_s = heartbeat_s
         self._on_lanes = on_lanes
+        self._gates = gates
         self._control = asyncio.Event()
         self.ready = asyncio.Event()
         self.rescued_total = 0
@@ -81,6 +84,9 @@ class Liveness:
         self._life.next_fire = beat.next_fire
         if beat.version != self._lanes.version or beat.newest_lane != self._lanes.newest:
             await self._load_lanes(connection)
+        if beat.destinations != self._gates.version:
+            await self._gates.load(connection, beat.destinations)
+            self._wakeup.nudge()
         if beat.to_rescue:
             await self.rescue(connection, beat.to_rescue)
 

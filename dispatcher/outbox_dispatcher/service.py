@@ -34,6 +34,7 @@ from outbox_dispatcher.claimer import Claimer
 from outbox_dispatcher.endpoints import EndpointShelf
 from outbox_dispatcher.executor import Executor
 from outbox_dispatcher.facts import Facts
+from outbox_dispatcher.gates import Gates
 from outbox_dispatcher.keeper import keep
 from outbox_dispatcher.lanes import LaneBook
 from outbox_dispatcher.life import Life
@@ -41,7 +42,13 @@ from outbox_dispatcher.limits import Limits
 from outbox_dispatcher.links import Links, open_links
 from outbox_dispatcher.liveness import Fenced, Liveness, keep_leases
 from outbox_dispatcher.preparer import Preparer
-from outbox_dispatcher.recorder import NO_HANDLER, Pending, Recorder, count_by_slots
+from outbox_dispatcher.recorder import (
+    DESTINATION_PAUSED,
+    NO_HANDLER,
+    Pending,
+    Recorder,
+    count_by_slots,
+)
 from outbox_dispatcher.replays import replay
 from outbox_dispatcher.schedules import fire_schedules
 from outbox_dispatcher.settings import DispatcherSettings
@@ -87,8 +94,17 @@ class Dispatcher:
         self.life = Life()
         self.limits = Limits()
         self.lanes = LaneBook(settings.queues, self.limits)
+        self.gates = Gates(
+            limits=self.limits,
+            lanes=self.lanes,
+            life=self.life,
+            release=self._turn_away,
+            on_new_lane=lambda: self.liveness.control_changed(),
+        )
         self.tenants = TenantBook(
-            settings=settings.provider_settings, keyring=Keyring(settings.secret_key)
+            settings=settings.provider_settings,
+            keyring=Keyring(settings.secret_key),
+            gate=self.gates,
         )
         self.wakeup = Wakeup(poll_s_min=settings.poll_s_min, poll_s_max=settings.poll_s_max)
         self.recorder = Recorder(
@@ -118,6 +134,7 @@ class Dispatcher:
             finish=finish,
             expire=self.recorder.expire,
             release=self.recorder.release,
+            gates=self.gates,
         )
         self.claimer = Claimer(
             life=self.life,
@@ -135,6 +152,7 @@ class Dispatcher:
             wakeup=self.wakeup,
             heartbeat_s=settings.heartbeat_s,
             on_lanes=self._lanes_changed,
+            gates=self.gates,
         )
         self.ready = asyncio.Event()
 
@@ -301,6 +319,7 @@ class Dispatcher:
                 ),
                 tasks.create_task(self._keep_leases(links)),
                 tasks.create_task(self._probe_holds(links)),
+                tasks.create_task(self.gates.run(links.side, links.side_lock)),
             ]
             claiming = tasks.create_task(self.claimer.run(links.claim))
             self.ready.set()
@@ -446,14 +465,25 @@ class Dispatcher:
                 catalog=self.lanes.catalog,
             )
             await self._prepare_batch(self._links.side, items, catalog=self.lanes.catalog)
+            if self.gates.any:
+                for item in items:
+                    if item.divert_to is None:
+                        await self.gates.admit(self._links.side, item)
         by_slots: dict[Slots, list[Item]] = {}
         for item in items:
             if item.divert_to is not None:
                 self.recorder.release(item, lane=item.divert_to)
+            elif item.defer_s is not None:
+                self._turn_away(item, item.defer_s, None)
             else:
                 by_slots.setdefault(item.slots, []).append(item)
         for slots, ready in by_slots.items():
             slots.put(ready)
+
+    def _turn_away(self, item: Item, delay_s: float | None, lane: LaneId | None) -> None:
+        """Give back what a gate keeps from its destination for now."""
+        waits = None if delay_s is None else DESTINATION_PAUSED
+        self.recorder.release(item, delay_s=delay_s, waits=waits, lane=lane)
 
     def _own_lane(self, claimed: engine.Claimed, facts: Facts) -> LaneId | None:
         """Return the lane where this entry has to wait, if it is another than its own."""
@@ -464,7 +494,10 @@ class Dispatcher:
             if scope is None:
                 continue
             own = self.lanes.own_lane(claimed.tenant_id, claimed.queue, scope)
-            if own is not None and own.lane.lane_id != claimed.lane_id:
+            if own is None or own.lane.lane_id == claimed.lane_id:
+                continue
+            # What waits for its destination does so in that lane, unless it is held.
+            if own.lane.held or not self.lanes.waits_for_destination(claimed.lane_id):
                 return own.lane.lane_id
         return None
 
@@ -477,6 +510,8 @@ class Dispatcher:
                     quota.in_use -= 1
         for pending in batch:
             self._learn(pending)
+        if moved := {p.recorded.next_lane for p in batch if p.recorded.next_lane is not None}:
+            self.lanes.ring(LaneId(lane) for lane in moved)
         if self._careful is not None and any(p.item.claimed.id == self._careful for p in batch):
             self._careful = None
             self.lanes.ring(None)
@@ -528,7 +563,7 @@ class Dispatcher:
             return
         await links.bell.execute("listen outbox_bell")
         async for notice in links.bell.notifies():
-            if notice.payload == "control":
+            if notice.payload in ("control", "destinations"):
                 self.liveness.control_changed()
             else:
                 self.wakeup.ring(notice.payload)

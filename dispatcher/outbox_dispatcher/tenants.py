@@ -28,7 +28,7 @@ from outbox.sealing import Keyring, Sealed
 from outbox.store.dispatch import ProviderRow, TenantRow, find_tenants
 from outbox.store.engine import Connection
 from outbox.store.providers import open_credentials
-from outbox_dispatcher.failover import FailOver, Member
+from outbox_dispatcher.failover import FailOver, Gate, Member
 
 KEPT_MAX = 2_000
 """So many tenants with their pools; the one that was not used for longest goes first."""
@@ -81,7 +81,10 @@ _MISSING = Refusing("provider.missing", "The tenant has no provider of its own f
 class TenantBook:
     """All tenants whose messages were prepared here lately."""
 
-    def __init__(self, *, settings: Mapping[str, str], keyring: Keyring) -> None:
+    def __init__(
+        self, *, settings: Mapping[str, str], keyring: Keyring, gate: Gate | None = None
+    ) -> None:
+        self._gate = gate
         self._settings = settings
         self._keyring = keyring
         self._kept: OrderedDict[str, TenantFacts] = OrderedDict()
@@ -141,7 +144,9 @@ class TenantBook:
                 del known[provider.provider_id]
             facts.members.append(member)
             by_channel.setdefault(provider.channel, []).append(member)
-        facts.handlers = {channel: FailOver(members) for channel, members in by_channel.items()}
+        facts.handlers = {
+            channel: FailOver(members, gate=self._gate) for channel, members in by_channel.items()
+        }
         self._kept[row.tenant_id] = facts
         self._kept.move_to_end(row.tenant_id)
         await _retire(known.values())

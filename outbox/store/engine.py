@@ -178,6 +178,7 @@ class Beat(msgspec.Struct, frozen=True):
     gaps: bool
     replays: bool
     next_fire: datetime | None
+    destinations: int
 
 
 class Lane(msgspec.Struct, frozen=True):

@@ -239,6 +239,9 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     destination: str | None
     destination_rate_per_s: float | None
     destination_tokens: float | None
+    destination_paused_until: datetime | None
+    destination_open_until: datetime | None
+    destination_opened_at: datetime | None
     follows: bool
     head_job_id: UUID | None
     head_is_dead: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 import psycopg
@@ -11,7 +12,7 @@ from psycopg.rows import TupleRow
 
 from outbox.errors import Fault, LimitRefused, NotPermitted
 from outbox.message import Epoch, LaneId
-from outbox.store.pool import fetch_one
+from outbox.store.pool import fetch, fetch_one
 from outbox_sql import query
 
 
@@ -43,11 +44,15 @@ class Leased(msgspec.Struct, frozen=True):
 
 
 class Destination(msgspec.Struct, frozen=True):
-    """A host, an endpoint or a provider that has a rate, or that is paused for so long."""
+    """A host, an endpoint or a provider that has a rate, is closed for so long, or is watched.
+
+    `is_open`: its breaker is open, or half open once `closed_s` are over.
+    """
 
     name: str
     is_rated: bool
-    paused_s: float
+    closed_s: float
+    is_open: bool
 
 
 async def lease(
@@ -84,6 +89,36 @@ async def pause_destination(
     await connection.execute("select outbox.pause_destination(%s, %s)", (name, pause_s))
 
 
+class Health(msgspec.Struct, frozen=True):
+    """What the last minute's attempts of one dispatcher came to."""
+
+    name: str
+    good: int
+    bad: int
+
+
+async def report_destinations(
+    connection: psycopg.AsyncConnection[TupleRow], told: Sequence[Health], *, epoch: Epoch
+) -> None:
+    """Tell how destinations in trouble have been; the store opens their breakers."""
+    await connection.execute(
+        "select outbox.report_destinations(%s, %s, %s, %s)",
+        (
+            epoch,
+            [health.name for health in told],
+            [health.good for health in told],
+            [health.bad for health in told],
+        ),
+    )
+
+
+async def settle_destination(
+    connection: psycopg.AsyncConnection[TupleRow], name: str, *, well: bool
+) -> None:
+    """Tell how the probe of a half-open breaker went."""
+    await connection.execute("select outbox.settle_destination(%s, %s)", (name, well))
+
+
 async def scope_lane(
     connection: psycopg.AsyncConnection[TupleRow], *, tenant_id: str, queue: str, scope: str
 ) -> LaneId:
@@ -94,6 +129,68 @@ async def scope_lane(
     row = await cursor.fetchone()
     assert row is not None
     return LaneId(int(row[0]))
+
+
+class DestinationRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A destination as operators see it. `good`, `bad`: attempts of the last minute."""
+
+    name: str
+    breaker: Literal["closed", "open", "half_open"]
+    rate_per_s: float | None
+    burst: int | None
+    tokens: float | None
+    paused_until: datetime | None
+    opened_at: datetime | None
+    open_until: datetime | None
+    good: int
+    bad: int
+    changed_at: datetime | None
+
+
+def untroubled(name: str) -> DestinationRow:
+    """Return a destination of which nothing is kept: without a limit, and well."""
+    return DestinationRow(
+        name=name,
+        breaker="closed",
+        rate_per_s=None,
+        burst=None,
+        tokens=None,
+        paused_until=None,
+        opened_at=None,
+        open_until=None,
+        good=0,
+        bad=0,
+        changed_at=None,
+    )
+
+
+async def list_destinations(
+    connection: psycopg.AsyncConnection[TupleRow], name: str | None = None
+) -> list[DestinationRow]:
+    """Return what is limited, paused or in trouble; nothing for who acts for one tenant alone."""
+    return await fetch(connection, DestinationRow, "destination_list", {"name": name})
+
+
+async def set_destination(
+    connection: psycopg.AsyncConnection[TupleRow],
+    name: str,
+    *,
+    rate_per_s: float | None,
+    burst: int | None,
+    resume: bool,
+    actor: str,
+) -> None:
+    """Set a destination's rate (None: no limit); `resume` ends its pause and closes its breaker.
+
+    Raises LimitRefused, NotPermitted.
+    """
+    try:
+        await connection.execute(
+            "select outbox.set_destination(%s, %s, %s, %s, %s)",
+            (name, rate_per_s, burst, resume, actor),
+        )
+    except psycopg.Error as error:
+        raise _refusal(error) or error from error
 
 
 class LaneLimits(msgspec.Struct, frozen=True, kw_only=True):

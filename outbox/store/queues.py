@@ -42,6 +42,8 @@ class StoreGauges(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: str
     late_outcomes: int
     snapshot_age_s: float
+    destinations_paused: int
+    destinations_broken: int
     partition_days_left: int
     alerts: str
 

@@ -553,6 +553,15 @@ CREATE FUNCTION outbox.depth_faults(job jsonb) RETURNS outbox.fault[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ARRAY(SELECT ROW(outbox.pointer(e.key), 'must not nest deeper than 32 levels'::text)::outbox.fault AS "row" FROM jsonb_each(depth_faults.job) e(key, value) WHERE ((e.key = ANY (ARRAY['data'::text, 'meta'::text, 'payload'::text])) AND jsonb_path_exists(e.value, 'strict $.**{32}?(@.type() == "object" || @.type() == "array")'::jsonpath)));
 
+CREATE FUNCTION outbox.destinations_changed() RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    update outbox.control set destinations = destinations + 1;
+    perform pg_notify('outbox_bell', 'destinations');
+end
+$$;
+
 CREATE FUNCTION outbox.drop_keys(compared outbox.compared[], refused integer[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -1311,7 +1320,8 @@ begin
         select a.lane_id, a.destination, coalesce(a.destination, 'lane:' || a.lane_id) as name, a.in_use, a.wanted, a.back,
                l.concurrency_max, coalesce(l.rate_per_s, d.rate_per_s) as rate_per_s,
                coalesce(l.burst, d.burst, ceil(coalesce(l.rate_per_s, d.rate_per_s))) as burst,
-               greatest(extract(epoch from d.paused_until - at)::float8, 0) as paused_s
+               greatest(extract(epoch from greatest(d.paused_until, d.open_until) - at)::float8, 0) as paused_s,
+               d.open_until is not null as half_open, greatest(extract(epoch from d.probe_until - at)::float8, 0) as probe_s
         from unnest(lane_ids, destinations, in_use, wanted, back) as a(lane_id, destination, in_use, wanted, back)
         left join outbox.lane as l on l.lane_id = a.lane_id
         left join outbox.destination as d on d.name = a.destination
@@ -1343,20 +1353,31 @@ begin
                least(a.burst, b.tokens + a.back + a.rate_per_s * greatest(extract(epoch from at - b.filled_at)::float8, 0))
                    as tokens,
                least(a.wanted, coalesce(h.places - a.in_use, a.wanted), greatest(1, a.rate_per_s)) as wanted,
-               greatest(1, least(a.burst, a.rate_per_s / 4)) as worth_asking, a.rate_per_s, a.paused_s
+               greatest(1, least(a.burst, a.rate_per_s / 4)) as worth_asking, a.rate_per_s, a.paused_s, a.half_open,
+               a.probe_s
         from asked as a
         join outbox.bucket as b on b.name = a.name
         left join shared as h on h.lane_id = a.lane_id
-        where a.rate_per_s is not null
+        where a.rate_per_s is not null or a.half_open
     ), given as materialized (
-        select f.*, case when f.paused_s > 0 then 0 else floor(greatest(0, least(f.wanted, f.tokens)))::int end as given
+        -- A breaker that is half open lets one through at a time, over the fleet.
+        select f.*,
+               case when f.paused_s > 0 then 0
+                    when f.half_open then case when f.probe_s > 0 then 0
+                                               else floor(greatest(0, least(f.wanted, 1, coalesce(f.tokens, 1))))::int end
+                    else floor(greatest(0, least(f.wanted, f.tokens)))::int end as given
         from filled as f
     ), drawn as (
         update outbox.bucket as b set tokens = g.tokens - g.given, filled_at = at
-        from given as g where b.name = g.name and (g.given > 0 or g.back <> 0)
+        from given as g where b.name = g.name and g.rate_per_s is not null and (g.given > 0 or g.back <> 0)
+    ), probing as (
+        update outbox.destination as d
+        set probe_until = case when g.given > 0 then at + make_interval(secs => outbox.probe_s()) end
+        from given as g where d.name = g.name and g.half_open and (g.given > 0 or g.back > 0 and g.probe_s > 0)
     )
     select a.lane_id, a.destination, h.places, g.given,
            case when g.paused_s > 0 then g.paused_s
+                when g.half_open then case when g.given > 0 then outbox.probe_s() else least(greatest(g.probe_s, 0.1), 1) end
                 else greatest(0, coalesce((g.worth_asking - (g.tokens - g.given)) / g.rate_per_s, 0)) end
     from asked as a
     left join shared as h on h.lane_id = a.lane_id
@@ -1364,7 +1385,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION outbox.limits_now(wanted integer) RETURNS TABLE(weight integer, concurrency_max integer, places_taken integer, rate_per_s double precision, burst integer, tokens double precision, destination text, destination_rate_per_s double precision, destination_tokens double precision, destination_paused_until timestamp with time zone)
+CREATE FUNCTION outbox.limits_now(wanted integer) RETURNS TABLE(weight integer, concurrency_max integer, places_taken integer, rate_per_s double precision, burst integer, tokens double precision, destination text, destination_rate_per_s double precision, destination_tokens double precision, destination_paused_until timestamp with time zone, destination_open_until timestamp with time zone, destination_opened_at timestamp with time zone)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ select m.weight::int, m.concurrency_max,
@@ -1373,21 +1394,28 @@ CREATE FUNCTION outbox.limits_now(wanted integer) RETURNS TABLE(weight integer, 
                   where s.lane_id = m.lane_id),
                  m.rate_per_s, m.burst, outbox.tokens_now('lane:' || m.lane_id, m.rate_per_s, m.burst),
                  d.name, d.rate_per_s, outbox.tokens_now(d.name, d.rate_per_s, d.burst),
-                 case when d.paused_until > clock_timestamp() then d.paused_until end
+                 case when d.paused_until > clock_timestamp() then d.paused_until end, d.open_until, d.opened_at
           from outbox.lane as l
           join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
           left join outbox.destination as d on l.scope = 'destination:' || d.name
           where l.lane_id = wanted and outbox.acts_for(l.tenant_id) $$;
 
-CREATE FUNCTION outbox.list_destinations(wanted text DEFAULT NULL::text) RETURNS TABLE(name text, rate_per_s double precision, burst integer, tokens double precision, paused_until timestamp with time zone, changed_at timestamp with time zone)
+CREATE FUNCTION outbox.list_destinations(wanted text DEFAULT NULL::text) RETURNS TABLE(name text, breaker text, rate_per_s double precision, burst integer, tokens double precision, paused_until timestamp with time zone, opened_at timestamp with time zone, open_until timestamp with time zone, good integer, bad integer, changed_at timestamp with time zone)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$ select d.name, d.rate_per_s, d.burst, outbox.tokens_now(d.name, d.rate_per_s, d.burst),
-                 case when d.paused_until > clock_timestamp() then d.paused_until end, d.changed_at
-          from outbox.destination as d
-          where (d.rate_per_s is not null or d.paused_until > clock_timestamp())
-            and (wanted is null or d.name = wanted) and outbox.acts_for('*')
-          order by d.name limit 10000 $$;
+    AS $$ select n.name,
+                 case when d.open_until is null then 'closed' when d.open_until > clock_timestamp() then 'open'
+                      else 'half_open' end,
+                 d.rate_per_s, d.burst, outbox.tokens_now(d.name, d.rate_per_s, d.burst),
+                 case when d.paused_until > clock_timestamp() then d.paused_until end, d.opened_at, d.open_until,
+                 coalesce(h.good, 0)::int, coalesce(h.bad, 0)::int, d.changed_at
+          from (select o.name from outbox.destination as o union select o.name from outbox.destination_health as o) as n
+          left join outbox.destination as d on d.name = n.name
+          left join lateral (select sum(o.good) as good, sum(o.bad) as bad from outbox.destination_health as o
+                             where o.name = n.name and o.told_at > clock_timestamp() - interval '60 s') as h on true
+          where (d.rate_per_s is not null or d.paused_until > clock_timestamp() or d.open_until is not null or h.bad > 0)
+            and (wanted is null or n.name = wanted) and outbox.acts_for('*')
+          order by n.name limit 10000 $$;
 
 CREATE FUNCTION outbox.live_status(claimed_by bigint, available_at timestamp with time zone, waits smallint) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1580,10 +1608,8 @@ begin
     values (wanted, clock_timestamp() + make_interval(secs => pause_s))
     on conflict (name) do update set paused_until = greatest(d.paused_until, excluded.paused_until)
     returning paused_until into until;
-    delete from outbox.destination as d
-    where d.name in (select o.name from outbox.destination as o
-                     where o.rate_per_s is null and o.paused_until < clock_timestamp() limit 100 for update skip locked);
-    perform pg_notify('outbox_bell', 'destinations');
+    perform outbox.prune_destinations();
+    perform outbox.destinations_changed();
     return until;
 end
 $$;
@@ -1636,6 +1662,10 @@ begin
                                         'would_send', least(sendable, coalesce(jobs_max, sendable)));
 end
 $$;
+
+CREATE FUNCTION outbox.probe_s() RETURNS double precision
+    LANGUAGE sql IMMUTABLE
+    RETURN 60.0;
 
 CREATE FUNCTION outbox.promote_job(wanted bigint, actor text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1741,6 +1771,18 @@ begin
     return pruned;
 end
 $$;
+
+CREATE FUNCTION outbox.prune_destinations() RETURNS void
+    LANGUAGE sql
+    AS $$
+    with over as (
+        delete from outbox.destination as d
+        where d.name in (select o.name from outbox.destination as o
+                         where o.rate_per_s is null and o.open_until is null
+                           and coalesce(o.paused_until < clock_timestamp(), true)
+                         limit 100 for update skip locked)
+        returning d.name)
+    delete from outbox.bucket as b using over as o where b.name = o.name $$;
 
 CREATE FUNCTION outbox.prune_retired(jobs_max integer DEFAULT 1000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2187,6 +2229,41 @@ CREATE FUNCTION outbox.replay_outlook(numbers bigint[]) RETURNS TABLE(dead_lette
     where d.dead_letter_id = any(numbers)
 $$;
 
+CREATE FUNCTION outbox.report_destinations(for_epoch bigint, names text[], goods integer[], bads integer[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    opened boolean;
+    watched boolean;
+begin
+    with told as (
+        insert into outbox.destination_health as h (name, epoch, good, bad)
+        select t.name, for_epoch, t.good, t.bad from unnest(names, goods, bads) as t(name, good, bad) order by t.name
+        on conflict (name, epoch) do update set good = excluded.good, bad = excluded.bad, told_at = clock_timestamp()
+        returning h.xmax = 0 as is_new)
+    select bool_or(t.is_new) into watched from told as t;
+    delete from outbox.destination_health as h
+    where h.told_at < clock_timestamp() - interval '60 s' or h.name = any(names) and h.good + h.bad = 0;
+    with failing as (
+        select h.name from outbox.destination_health as h
+        where h.name = any(names)
+        group by h.name
+        having sum(h.good + h.bad) >= 20 and sum(h.bad) * 2 >= sum(h.good + h.bad)
+        order by h.name
+    ), open as (
+        insert into outbox.destination as d (name, opened_at, open_s, open_until)
+        select f.name, clock_timestamp(), 30, clock_timestamp() + interval '30 s' from failing as f
+        on conflict (name) do update
+        set opened_at = excluded.opened_at, open_s = excluded.open_s, open_until = excluded.open_until, probe_until = null
+        where d.open_until is null
+        returning d.name)
+    select count(*) > 0 into opened from open;
+    if opened or watched then
+        perform outbox.destinations_changed();
+    end if;
+end
+$$;
+
 CREATE FUNCTION outbox.retention_day(now timestamp with time zone) RETURNS date
     LANGUAGE sql STABLE
     RETURN ((((COALESCE(now, clock_timestamp()) - make_interval(secs => ((SELECT s.retention_s FROM outbox.setting s))::double precision)) AT TIME ZONE 'utc'::text))::date - 1);
@@ -2302,30 +2379,35 @@ CREATE FUNCTION outbox.sees(tenant text) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (current_setting('outbox.tenant'::text, true) = ANY (ARRAY['*'::text, tenant]));
 
-CREATE FUNCTION outbox.set_destination(wanted text, to_rate_per_s double precision, to_burst integer, resume boolean, actor text) RETURNS bigint
+CREATE FUNCTION outbox.set_destination(wanted text, to_rate_per_s double precision, to_burst integer, resume boolean, actor text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-    now_version bigint := outbox.next_version();
+    AS $_$
 begin
     if not outbox.acts_for('*') then
         raise exception using errcode = 'OBX03', detail = '[]', message = 'a destination needs a service-wide key';
     end if;
     perform outbox.check_limits(1, null, to_rate_per_s, to_burst);
+    if wanted !~ '^(host|endpoint|provider):[!-~]{1,255}$' then
+        raise exception using errcode = 'OBX01', message = 'name must be host:NAME, endpoint:ID or provider:NAME',
+            detail = '[{"pointer": "/path/name", "message": "must be host:NAME, endpoint:ID or provider:NAME"}]';
+    end if;
     insert into outbox.destination as d (name, rate_per_s, burst) values (wanted, to_rate_per_s, to_burst)
     on conflict (name) do update
-    set rate_per_s = excluded.rate_per_s, burst = excluded.burst, changed_at = clock_timestamp(),
-        paused_until = case when not resume then d.paused_until end;
-    delete from outbox.destination as d
-    where d.name = wanted and d.rate_per_s is null and coalesce(d.paused_until <= clock_timestamp(), true);
+    set rate_per_s = excluded.rate_per_s, burst = excluded.burst, changed_at = clock_timestamp();
+    if resume then
+        update outbox.destination as d
+        set paused_until = null, opened_at = null, open_until = null, open_s = null, probe_until = null
+        where d.name = wanted;
+        delete from outbox.destination_health as h where h.name = wanted;
+    end if;
+    perform outbox.prune_destinations();
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, case when resume then 'resume' else 'limit' end, '*',
             jsonb_build_object('destination', wanted, 'rate_per_s', to_rate_per_s, 'burst', to_burst));
-    perform pg_notify('outbox_bell', 'control');
-    return now_version;
+    perform outbox.destinations_changed();
 end
-$$;
+$_$;
 
 CREATE FUNCTION outbox.set_lane_limits(for_tenant text, for_queue text, to_weight integer, to_concurrency_max integer, to_rate_per_s double precision, to_burst integer, actor text) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2380,6 +2462,28 @@ begin
             jsonb_strip_nulls(jsonb_build_object('queue', for_queue, 'reason', reason)));
     perform pg_notify('outbox_bell', 'control');
     return now_version;
+end
+$$;
+
+CREATE FUNCTION outbox.settle_destination(wanted text, well boolean) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if well then
+        update outbox.destination as d
+        set opened_at = null, open_until = null, open_s = null, probe_until = null
+        where d.name = wanted and d.open_until <= clock_timestamp();
+        if found then
+            delete from outbox.destination_health as h where h.name = wanted;
+        end if;
+    else
+        update outbox.destination as d
+        set open_s = least(d.open_s * 2, 3600), probe_until = null,
+            open_until = clock_timestamp() + make_interval(secs => least(d.open_s * 2, 3600))
+        where d.name = wanted and d.open_until <= clock_timestamp();
+    end if;
+    perform outbox.prune_destinations();
+    perform outbox.destinations_changed();
 end
 $$;
 
@@ -2929,6 +3033,7 @@ CREATE VIEW outbox.api_notification WITH (security_invoker='true') AS
                 WHEN 4 THEN 'no handler'::text
                 ELSE 'send_after'::text
             END
+            WHEN (l.scope ~~ 'destination:%'::text) THEN 'destination'::text
             ELSE 'dispatcher'::text
         END AS waiting_for,
     j.created_at,
@@ -3182,6 +3287,7 @@ CREATE TABLE outbox.control (
     only_row boolean DEFAULT true NOT NULL,
     version bigint DEFAULT 1 NOT NULL,
     catalog bigint DEFAULT 1 NOT NULL,
+    destinations bigint DEFAULT 1 NOT NULL,
     CONSTRAINT control_only_row_check CHECK (only_row)
 );
 
@@ -3216,11 +3322,25 @@ CREATE TABLE outbox.destination (
     rate_per_s double precision,
     burst integer,
     paused_until timestamp with time zone,
+    opened_at timestamp with time zone,
+    open_until timestamp with time zone,
+    open_s double precision,
+    probe_until timestamp with time zone,
     changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT destination_burst_check CHECK (((burst >= 1) AND (burst <= 1000000))),
     CONSTRAINT destination_name_check CHECK ((name ~ '^(host|endpoint|provider):[!-~]{1,255}$'::text)),
     CONSTRAINT destination_rate_per_s_check CHECK (((rate_per_s >= (0.001)::double precision) AND (rate_per_s <= (1000000)::double precision)))
 );
+
+CREATE TABLE outbox.destination_health (
+    name text NOT NULL,
+    epoch bigint NOT NULL,
+    good integer NOT NULL,
+    bad integer NOT NULL,
+    told_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT destination_health_name_check CHECK ((name ~ '^(host|endpoint|provider):[!-~]{1,255}$'::text))
+)
+WITH (fillfactor='50', autovacuum_vacuum_threshold='200', autovacuum_vacuum_cost_delay='0');
 
 CREATE TABLE outbox.device (
     device_id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -3410,6 +3530,7 @@ CREATE VIEW outbox.notification AS
                 WHEN 4 THEN 'no handler'::text
                 ELSE 'send_after'::text
             END
+            WHEN (l.scope ~~ 'destination:%'::text) THEN 'destination'::text
             ELSE 'dispatcher'::text
         END AS waiting_for,
     j.created_at,
@@ -4118,6 +4239,9 @@ ALTER TABLE ONLY outbox.dedup_alias
 ALTER TABLE ONLY outbox.dedup
     ADD CONSTRAINT dedup_pkey PRIMARY KEY (key_sha256);
 
+ALTER TABLE ONLY outbox.destination_health
+    ADD CONSTRAINT destination_health_pkey PRIMARY KEY (name, epoch);
+
 ALTER TABLE ONLY outbox.destination
     ADD CONSTRAINT destination_pkey PRIMARY KEY (name);
 
@@ -4630,6 +4754,9 @@ GRANT ALL ON FUNCTION outbox.pointer(key text) TO outbox_api;
 REVOKE ALL ON FUNCTION outbox.depth_faults(job jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.depth_faults(job jsonb) TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.destinations_changed() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.destinations_changed() TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.drop_keys(compared outbox.compared[], refused integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.drop_keys(compared outbox.compared[], refused integer[]) TO outbox_dispatcher;
 
@@ -4818,6 +4945,9 @@ REVOKE ALL ON FUNCTION outbox.plan_replay(for_tenant text, filter jsonb, jobs_ma
 GRANT ALL ON FUNCTION outbox.plan_replay(for_tenant text, filter jsonb, jobs_max integer, looked_max integer) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.plan_replay(for_tenant text, filter jsonb, jobs_max integer, looked_max integer) TO outbox_api;
 
+REVOKE ALL ON FUNCTION outbox.probe_s() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.probe_s() TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.promote_job(wanted bigint, actor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.promote_job(wanted bigint, actor text) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.promote_job(wanted bigint, actor text) TO outbox_api;
@@ -4827,6 +4957,9 @@ GRANT ALL ON FUNCTION outbox.prune_aged(rows_max integer, now timestamp with tim
 
 REVOKE ALL ON FUNCTION outbox.prune_dedup(keys_max integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.prune_dedup(keys_max integer) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.prune_destinations() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.prune_destinations() TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.prune_retired(jobs_max integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.prune_retired(jobs_max integer) TO outbox_dispatcher;
@@ -4855,6 +4988,9 @@ GRANT ALL ON FUNCTION outbox.reorder(wanted bigint, tenant text, of_queue text, 
 
 REVOKE ALL ON FUNCTION outbox.replay_outlook(numbers bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.replay_outlook(numbers bigint[]) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.report_destinations(for_epoch bigint, names text[], goods integer[], bads integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.report_destinations(for_epoch bigint, names text[], goods integer[], bads integer[]) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.retention_day(now timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.retention_day(now timestamp with time zone) TO outbox_dispatcher;
@@ -4892,6 +5028,9 @@ GRANT ALL ON FUNCTION outbox.set_lane_limits(for_tenant text, for_queue text, to
 REVOKE ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text, reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text, reason text) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolean, actor text, reason text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.settle_destination(wanted text, well boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.settle_destination(wanted text, well boolean) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.sha1(message bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.sha1(message bytea) TO outbox_dispatcher;
@@ -5000,6 +5139,8 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.dedup TO outbox_dispatcher;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.dedup_alias TO outbox_dispatcher;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.destination TO outbox_dispatcher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.destination_health TO outbox_dispatcher;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.device TO outbox_dispatcher;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.device TO outbox_api;

@@ -43,6 +43,7 @@ NOT_BY_TENANT = {
     "retiring": "days",
     "chore": "what is done for all",
     "destination": "over all tenants; told to service-wide keys alone, by functions",
+    "destination_health": "the same",
     "bucket": "counters, read by functions alone",
     "lane_share": "counters, read by functions alone",
     "alembic_version": "nobody may read it",

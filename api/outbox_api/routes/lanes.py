@@ -99,10 +99,10 @@ async def set_lane(
                 connection,
                 tenant=tenant_id,
                 queue=queue,
-                weight=_int4(body.weight),
-                concurrency_max=_int4(body.concurrency_max),
+                weight=int4(body.weight),
+                concurrency_max=int4(body.concurrency_max),
                 rate_per_s=body.rate_per_s,
-                burst=_int4(body.burst),
+                burst=int4(body.burst),
                 actor=request.auth.name,
             )
     except LimitRefused as error:
@@ -111,10 +111,10 @@ async def set_lane(
 
 
 @overload
-def _int4(number: int) -> int: ...
+def int4(number: int) -> int: ...
 @overload
-def _int4(number: None) -> None: ...
-def _int4(number: int | None) -> int | None:
+def int4(number: None) -> None: ...
+def int4(number: int | None) -> int | None:
     """Return a number that Postgres can look at; one that is far too large stays too large."""
     if number is None:
         return None

@@ -1,5 +1,5 @@
--- Say that this dispatcher lives, fence those that don't, and learn whether lanes have changed and
--- whether an ordering_key stands still, or dead letters are to be replayed.
+-- Say that this dispatcher lives, fence those that don't, and learn whether lanes or destinations have
+-- changed, whether an ordering_key stands still, or dead letters are to be replayed.
 -- Dead: no heartbeat for a lease; or none for 2.5 s and no advisory lock (its connection is gone),
 -- unless it never had one: behind a pooler there is none.
 -- Skip locked: two dispatchers that look at each other must not wait for each other.
@@ -36,5 +36,6 @@ select exists (select from beat) as alive,
        clock_timestamp() as now,
        exists (select from outbox.ordering_gap) as gaps,
        exists (select from outbox.replay_run as r where r.state = 'running') as replays,
-       (select min(s.next_at) from outbox.schedule as s where s.enabled and s.next_at is not null) as next_fire
+       (select min(s.next_at) from outbox.schedule as s where s.enabled and s.next_at is not null) as next_fire,
+       c.destinations
 from outbox.control as c

@@ -25,7 +25,7 @@ select e.available_at, e.waits, e.priority, e.attempt, e.series, e.crashes, e.ca
           and (a.queues is null or l.queue = any(a.queues))
           and coalesce('channel:' || f.channel, 'queue:' || l.queue) = any(a.handlers)) as handlers_alive,
        f.channel, n.concurrency_max, n.places_taken, n.rate_per_s, n.tokens, n.destination, n.destination_rate_per_s,
-       n.destination_tokens,
+       n.destination_tokens, n.destination_paused_until, n.destination_open_until, n.destination_opened_at,
        e.lane_id < 0 as follows,
        h.job_id as head_job_id,
        g.dead_id is not null as head_is_dead,

@@ -16,6 +16,8 @@ select (select count(*) from outbox.dispatcher as d
        coalesce(extract(epoch from clock_timestamp() - (
            select min(a.xact_start) from pg_stat_activity as a
            where a.backend_xmin is not null and a.datname = current_database())), 0)::float8 as snapshot_age_s,
+       (select count(*) from outbox.list_destinations() as d where d.paused_until is not null) as destinations_paused,
+       (select count(*) from outbox.list_destinations() as d where d.breaker <> 'closed') as destinations_broken,
        outbox.partition_days_left() as partition_days_left,
        (select coalesce(json_agg(json_build_array(o.rule, o.severity, o.n)), '[]')::text
         from (select a.rule, a.severity, count(*) as n

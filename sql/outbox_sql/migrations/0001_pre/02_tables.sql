@@ -17,11 +17,12 @@ insert into outbox.setting default values;
 
 -- Counts every change of lanes: a dispatcher that has seen version n has seen all changes up to n.
 -- One row, so that versions commit in their order. `catalog` counts the changes of tenants,
--- providers and endpoints, each of which is a new version as well.
+-- providers and endpoints, each of which is a new version as well; `destinations` those of destinations.
 create table outbox.control (
     only_row          boolean     primary key default true check (only_row),
     version           bigint      not null default 1,
-    catalog           bigint      not null default 1
+    catalog           bigint      not null default 1,
+    destinations      bigint      not null default 1
 );
 insert into outbox.control default values;
 
@@ -130,14 +131,28 @@ create table outbox.lane (
 create index lane_held on outbox.lane (probe_at) where held_at is not null;
 
 -- A host, an endpoint or a provider (host:…, endpoint:…, provider:…), over all tenants: its rate, which an operator
--- has set, and the pause that its own Retry-After has asked for.
+-- has set, the pause that its own Retry-After has asked for, and its breaker.
 create table outbox.destination (
     name              text        primary key check (name ~ '^(host|endpoint|provider):[!-~]{1,255}$'),
     rate_per_s        double precision check (rate_per_s between 0.001 and 1000000),
     burst             int         check (burst between 1 and 1000000),
     paused_until      timestamptz,
+    -- The circuit breaker: null, or it is open until then and half open afterwards; `probe_until`: one is tried.
+    opened_at         timestamptz,
+    open_until        timestamptz,
+    open_s            double precision,
+    probe_until       timestamptz,
     changed_at        timestamptz not null default clock_timestamp()
 );
+-- What the last minute's attempts of one dispatcher came to, for destinations in trouble.
+create table outbox.destination_health (
+    name              text        not null check (name ~ '^(host|endpoint|provider):[!-~]{1,255}$'),
+    epoch             bigint      not null,
+    good              int         not null,
+    bad               int         not null,
+    told_at           timestamptz not null default clock_timestamp(),
+    primary key (name, epoch)
+) with (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 -- The tokens of a rate: a lane's (lane:ID), or a destination's. Dispatchers take slices for a second or so.
 create table outbox.bucket (

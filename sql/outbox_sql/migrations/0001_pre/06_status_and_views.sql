@@ -65,6 +65,7 @@ select j.job_id, j.tenant_id, j.user_id, j.channel, j.queue, j.template_code, j.
             when e.available_at > clock_timestamp() then
                 case e.waits when 1 then 'backoff' when 2 then 'snooze' when 3 then 'destination paused'
                              when 4 then 'no handler' else 'send_after' end
+            when l.scope like 'destination:%' then 'destination'
             else 'dispatcher' end as waiting_for,
        j.created_at, outbox.id_time(j.id) as accepted_at, j.send_after, j.expires_at,
        e.available_at as due_at,

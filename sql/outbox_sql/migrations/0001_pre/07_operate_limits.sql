@@ -63,50 +63,6 @@ begin
 end
 $$;
 
--- Set the rate of a destination, for all tenants (null: no limit); `resume` ends its pause too.
-create function outbox.set_destination(
-    wanted text, to_rate_per_s double precision, to_burst int, resume boolean, actor text
-) returns bigint
-    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    now_version bigint := outbox.next_version();
-begin
-    if not outbox.acts_for('*') then
-        raise exception using errcode = 'OBX03', detail = '[]', message = 'a destination needs a service-wide key';
-    end if;
-    perform outbox.check_limits(1, null, to_rate_per_s, to_burst);
-    insert into outbox.destination as d (name, rate_per_s, burst) values (wanted, to_rate_per_s, to_burst)
-    on conflict (name) do update
-    set rate_per_s = excluded.rate_per_s, burst = excluded.burst, changed_at = clock_timestamp(),
-        paused_until = case when not resume then d.paused_until end;
-    delete from outbox.destination as d
-    where d.name = wanted and d.rate_per_s is null and coalesce(d.paused_until <= clock_timestamp(), true);
-    insert into outbox.operator_action (actor, action, tenant_id, detail)
-    values (actor, case when resume then 'resume' else 'limit' end, '*',
-            jsonb_build_object('destination', wanted, 'rate_per_s', to_rate_per_s, 'burst', to_burst));
-    perform pg_notify('outbox_bell', 'control');
-    return now_version;
-end
-$$;
-
--- Let nobody talk to a destination for a while, because it asked for that. What is over and has no rate goes.
-create function outbox.pause_destination(wanted text, pause_s double precision) returns timestamptz
-    language plpgsql volatile as $$
-declare
-    until timestamptz;
-begin
-    insert into outbox.destination as d (name, paused_until)
-    values (wanted, clock_timestamp() + make_interval(secs => pause_s))
-    on conflict (name) do update set paused_until = greatest(d.paused_until, excluded.paused_until)
-    returning paused_until into until;
-    delete from outbox.destination as d
-    where d.name in (select o.name from outbox.destination as o
-                     where o.rate_per_s is null and o.paused_until < clock_timestamp() limit 100 for update skip locked);
-    perform pg_notify('outbox_bell', 'destinations');
-    return until;
-end
-$$;
-
 -- The narrower lane where a scope's entries wait; made of its main lane.
 create function outbox.scope_lane(for_tenant text, for_queue text, for_scope text) returns int
     language plpgsql volatile as $$
@@ -153,7 +109,8 @@ begin
         select a.lane_id, a.destination, coalesce(a.destination, 'lane:' || a.lane_id) as name, a.in_use, a.wanted, a.back,
                l.concurrency_max, coalesce(l.rate_per_s, d.rate_per_s) as rate_per_s,
                coalesce(l.burst, d.burst, ceil(coalesce(l.rate_per_s, d.rate_per_s))) as burst,
-               greatest(extract(epoch from d.paused_until - at)::float8, 0) as paused_s
+               greatest(extract(epoch from greatest(d.paused_until, d.open_until) - at)::float8, 0) as paused_s,
+               d.open_until is not null as half_open, greatest(extract(epoch from d.probe_until - at)::float8, 0) as probe_s
         from unnest(lane_ids, destinations, in_use, wanted, back) as a(lane_id, destination, in_use, wanted, back)
         left join outbox.lane as l on l.lane_id = a.lane_id
         left join outbox.destination as d on d.name = a.destination
@@ -185,20 +142,31 @@ begin
                least(a.burst, b.tokens + a.back + a.rate_per_s * greatest(extract(epoch from at - b.filled_at)::float8, 0))
                    as tokens,
                least(a.wanted, coalesce(h.places - a.in_use, a.wanted), greatest(1, a.rate_per_s)) as wanted,
-               greatest(1, least(a.burst, a.rate_per_s / 4)) as worth_asking, a.rate_per_s, a.paused_s
+               greatest(1, least(a.burst, a.rate_per_s / 4)) as worth_asking, a.rate_per_s, a.paused_s, a.half_open,
+               a.probe_s
         from asked as a
         join outbox.bucket as b on b.name = a.name
         left join shared as h on h.lane_id = a.lane_id
-        where a.rate_per_s is not null
+        where a.rate_per_s is not null or a.half_open
     ), given as materialized (
-        select f.*, case when f.paused_s > 0 then 0 else floor(greatest(0, least(f.wanted, f.tokens)))::int end as given
+        -- A breaker that is half open lets one through at a time, over the fleet.
+        select f.*,
+               case when f.paused_s > 0 then 0
+                    when f.half_open then case when f.probe_s > 0 then 0
+                                               else floor(greatest(0, least(f.wanted, 1, coalesce(f.tokens, 1))))::int end
+                    else floor(greatest(0, least(f.wanted, f.tokens)))::int end as given
         from filled as f
     ), drawn as (
         update outbox.bucket as b set tokens = g.tokens - g.given, filled_at = at
-        from given as g where b.name = g.name and (g.given > 0 or g.back <> 0)
+        from given as g where b.name = g.name and g.rate_per_s is not null and (g.given > 0 or g.back <> 0)
+    ), probing as (
+        update outbox.destination as d
+        set probe_until = case when g.given > 0 then at + make_interval(secs => outbox.probe_s()) end
+        from given as g where d.name = g.name and g.half_open and (g.given > 0 or g.back > 0 and g.probe_s > 0)
     )
     select a.lane_id, a.destination, h.places, g.given,
            case when g.paused_s > 0 then g.paused_s
+                when g.half_open then case when g.given > 0 then outbox.probe_s() else least(greatest(g.probe_s, 0.1), 1) end
                 else greatest(0, coalesce((g.worth_asking - (g.tokens - g.given)) / g.rate_per_s, 0)) end
     from asked as a
     left join shared as h on h.lane_id = a.lane_id
@@ -218,7 +186,7 @@ create function outbox.tokens_now(bucket text, rate_per_s double precision, burs
 create function outbox.limits_now(wanted int) returns table (
         weight int, concurrency_max int, places_taken int, rate_per_s double precision, burst int, tokens double precision,
         destination text, destination_rate_per_s double precision, destination_tokens double precision,
-        destination_paused_until timestamptz)
+        destination_paused_until timestamptz, destination_open_until timestamptz, destination_opened_at timestamptz)
     language sql volatile security definer set search_path = pg_catalog, pg_temp
     as $$ select m.weight::int, m.concurrency_max,
                  (select coalesce(sum(s.places), 0)::int from outbox.lane_share as s
@@ -226,20 +194,8 @@ create function outbox.limits_now(wanted int) returns table (
                   where s.lane_id = m.lane_id),
                  m.rate_per_s, m.burst, outbox.tokens_now('lane:' || m.lane_id, m.rate_per_s, m.burst),
                  d.name, d.rate_per_s, outbox.tokens_now(d.name, d.rate_per_s, d.burst),
-                 case when d.paused_until > clock_timestamp() then d.paused_until end
+                 case when d.paused_until > clock_timestamp() then d.paused_until end, d.open_until, d.opened_at
           from outbox.lane as l
           join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
           left join outbox.destination as d on l.scope = 'destination:' || d.name
           where l.lane_id = wanted and outbox.acts_for(l.tenant_id) $$;
-
--- All destinations that have a rate or are paused, or one of them; for service-wide keys.
-create function outbox.list_destinations(wanted text default null) returns table (
-        name text, rate_per_s double precision, burst int, tokens double precision, paused_until timestamptz,
-        changed_at timestamptz)
-    language sql volatile security definer set search_path = pg_catalog, pg_temp
-    as $$ select d.name, d.rate_per_s, d.burst, outbox.tokens_now(d.name, d.rate_per_s, d.burst),
-                 case when d.paused_until > clock_timestamp() then d.paused_until end, d.changed_at
-          from outbox.destination as d
-          where (d.rate_per_s is not null or d.paused_until > clock_timestamp())
-            and (wanted is null or d.name = wanted) and outbox.acts_for('*')
-          order by d.name limit 10000 $$;
