@@ -1,0 +1,202 @@
+"""The chart, without a cluster: what it makes is valid, locked down, and means what it says."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import helm_python as helm
+import kubernetes_validate
+import promql_parser
+import pytest
+import yaml
+
+from outbox.config import load_config
+from outbox.settings import Config, specs
+from outbox_api.metrics import HttpMetrics
+from tests.deploy.charts import CHART, FULL, NEEDED, Manifest, merged, pods, rendered
+from tests.postgres import Database
+
+EXAMPLE = yaml.safe_load((CHART / "examples/cloudnative-pg-values.yaml").read_text())
+MATRIX = {
+    "least": (NEEDED, False),
+    "all": (FULL, False),
+    "all, upgraded": (FULL, True),
+    "example": (EXAMPLE, False),
+    "open": (merged(NEEDED, {"networkPolicy": {"enabled": False},
+                             "migrations": {"enabled": False}}), False),
+}  # fmt: skip
+FOREIGN = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PodMonitor",
+           "PrometheusRule", "HTTPRoute"}  # fmt: skip
+BY_THE_CHART = {"host", "port", "metrics_port", "data_dir", "auth"}
+
+
+@pytest.fixture(params=list(MATRIX.values()), ids=list(MATRIX))
+def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
+    values, upgrade = request.param
+    return rendered(values, upgrade=upgrade)
+
+
+def test_helm_finds_nothing_to_complain_of() -> None:
+    for values, _ in MATRIX.values():
+        report = helm.lint(CHART, values, strict=True)
+        said = [m for m in report["messages"] if m["severity"] >= 2]
+        assert (said, report["errors"]) == ([], [])
+
+
+@pytest.mark.parametrize("version", ["1.37", "1.36", "1.35"])
+def test_every_manifest_is_what_kubernetes_takes(manifests: list[Manifest], version: str) -> None:
+    for each in manifests:
+        if each["kind"] not in FOREIGN:
+            kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_names_are_given_once(manifests: list[Manifest]) -> None:
+    names = [(each["kind"], each["metadata"]["name"]) for each in manifests]
+    assert len(names) == len(set(names))
+
+
+def test_pods_are_locked_down(manifests: list[Manifest]) -> None:
+    for name, _, spec in pods(manifests):
+        assert spec["securityContext"]["runAsNonRoot"], name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"], name
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert context["allowPrivilegeEscalation"] is False
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+            assert "memory" in container["resources"]["limits"]
+            assert re.search(r":\d+\.\d+\.\d+$|@sha256:", container["image"])
+
+
+def test_no_secret_is_in_a_config_map_or_in_a_variable(manifests: list[Manifest]) -> None:
+    secret = {f"OUTBOX_{name}" for name, spec in specs().items() if spec.may_come_from_a_file}
+    secret.discard("OUTBOX_PUSH_URL")
+    for each in manifests:
+        if each["kind"] == "ConfigMap":
+            assert not secret & set(each["data"])
+    for _, _, spec in pods(manifests):
+        for container in spec["containers"]:
+            assert not secret & {variable["name"] for variable in container["env"]}
+
+
+def test_dispatchers_do_not_get_the_admin_key() -> None:
+    for name, _, spec in pods(rendered(FULL)):
+        variables = {v["name"] for c in spec["containers"] for v in c["env"]}
+        assert ("OUTBOX_ADMIN_KEY_FILE" in variables) == name.endswith(("-api", "-test")), name
+
+
+def test_a_network_policy_stands_before_every_pod() -> None:
+    made = rendered(FULL)
+    chosen = [each["spec"]["podSelector"]["matchLabels"] for each in made
+              if each["kind"] == "NetworkPolicy"]  # fmt: skip
+    for name, metadata, _ in pods(made):
+        assert any(labels.items() <= metadata["labels"].items() for labels in chosen), name
+
+
+def test_settings_reach_the_code_as_they_are_meant() -> None:
+    data = next(e["data"] for e in rendered(FULL) if e["kind"] == "ConfigMap"
+                and "OUTBOX_HOST" in e["data"])  # fmt: skip
+    config = load_config(data)
+    assert config.mail_from == "Cinema <no-reply@example.com>"
+    assert config.concurrency("bulk") == 40
+    assert config.retention_s == Config().retention_s
+    assert (config.host, config.port, config.metrics_port) == ("0.0.0.0", 8080, 9090)
+
+
+def test_every_setting_is_a_value_with_the_code_s_default() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    plain = {name.lower() for name in specs()} - set(values["secrets"]) - BY_THE_CHART
+    assert set(values["settings"]) == plain, "add the setting to values.yaml and its schema"
+    code = Config()
+    for name, value in values["settings"].items():
+        default = getattr(code, name)
+        expected = None if default in (None, ()) else default
+        assert (str(value) if isinstance(expected, str) else value) == expected, name
+
+
+def test_every_value_is_documented_or_says_what_it_is() -> None:
+    text = (CHART / "values.yaml").read_text()
+    for section in ("secrets", "settings"):
+        block = re.search(rf"^{section}:\n((?:  .*\n)+)", text, re.M)
+        assert block is not None
+        lines = block[1].splitlines()
+        assert len(lines) % 2 == 0
+        for comment, value in zip(lines[::2], lines[1::2], strict=True):
+            assert comment.startswith("  # "), value
+            assert not value.startswith("  # "), value
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"settings": {"drain_s": 60}}, "terminationGracePeriodSeconds"),
+        ({"api": {"leaveSeconds": 30}}, "terminationGracePeriodSeconds"),
+        ({"api": {"replicas": 3, "autoscaling": {"enabled": True}}}, "replicas"),
+        ({"pools": {"x": {"queues": ["a"], "replicas": 2, "autoscaling": {"enabled": True}}},
+          "keda": {"connectionSecret": {"name": "k"}}}, "replicas and autoscaling"),
+        ({"pools": {"x": {"queues": ["a"], "autoscaling": {"enabled": True}}}},
+         "connectionSecret"),
+        ({"pools": {"x": {"queues": []}}}, "queues"),
+        ({"pools": {"x": {}}}, "queues"),
+        ({"pools": {"x": {"queues": ["*", "a"]}}}, "queues"),
+        ({"pools": {"x": {"queues": ["a'; drop"]}}}, "queues"),
+        ({"pools": {"api": {"queues": ["a"]}}}, "api"),
+        ({"poolDefaults": {"autoscaling": {"minReplicas": 0}}}, "minReplicas"),
+        ({"image": {"tag": "latest"}}, "tag"),
+        ({"secrets": {"database_url": {"name": ""}}}, "database_url"),
+        ({"settings": {"lease_s": 5}}, "lease_s"),
+        ({"settings": {"leese_s": 60}}, "leese_s"),
+        ({"migrations": {"adminUrl": "postgresql://me:secret@db/x"}}, "adminUrl"),
+        ({"ingress": {"enabled": True}}, "host"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(helm.HelmError, match=said):
+        rendered(merged(NEEDED, wrong))
+
+
+def test_nothing_waits_for_what_it_blocks() -> None:
+    installed = rendered(FULL)
+    job = next(each for each in installed if each["kind"] == "Job")
+    assert "annotations" not in job["metadata"]
+    upgraded = next(each for each in rendered(FULL, upgrade=True) if each["kind"] == "Job")
+    assert upgraded["metadata"]["annotations"]["helm.sh/hook"] == "pre-upgrade"
+    assert "--phase=pre" in upgraded["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_autoscalers_ask_what_the_schema_answers(database: Database) -> None:
+    queries = [t["metadata"]["query"] for each in rendered(FULL) if each["kind"] == "ScaledObject"
+               for t in each["spec"]["triggers"]]  # fmt: skip
+    assert queries
+    with database.admin_connect() as admin:
+        admin.execute("set role outbox_scaler")
+        for query in queries:
+            assert admin.execute(query).fetchall() == [(0.0,)]
+
+
+def test_alerts_and_dashboards_ask_for_metrics_that_exist() -> None:
+    made = rendered(FULL)
+    texts = [rule["expr"] for each in made if each["kind"] == "PrometheusRule"
+             for group in each["spec"]["groups"] for rule in group["rules"]]  # fmt: skip
+    board = json.loads((CHART / "dashboards/outbox.json").read_text())
+    texts += [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    known = _metrics()
+    for text in texts:
+        promql_parser.parse(text)
+        for name in re.findall(r"\boutbox_[a-z_]+", text):
+            assert re.sub(r"_(bucket|total|count|sum)$", "", name) in known, name
+
+
+def _metrics() -> set[str]:
+    """Return the names that the code exports, without the endings of their kinds."""
+    import inspect
+
+    import outbox_api.metrics as exported
+
+    written = set(re.findall(r'"(outbox_[a-z_]+)"', inspect.getsource(exported)))
+    return written | {family.name for family in HttpMetrics().registry.collect()}
