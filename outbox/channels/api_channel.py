@@ -14,6 +14,7 @@ from outbox.channels.api_client import ApiClient, own_addresses
 from outbox.channels.guard import Lookup
 from outbox.channels.guard_allow import AllowList
 from outbox.channels.log import LogChannel
+from outbox.channels.magic import is_magic
 from outbox.channels.provider_config import KINDS, ProviderConfig, configured_provider
 from outbox.channels.providers import chosen_provider, own_deadline_s
 from outbox.channels.sink import SinkChannel
@@ -73,6 +74,8 @@ class ApiChannel:
 
     async def deliver(self, message: Message, *, timeout_s: float) -> Outcome:
         """Deliver one message."""
+        if isinstance(self._capture, SinkChannel) and is_magic(self.channel, message):
+            return await self._capture.deliver(message, timeout_s=timeout_s)
         prepared = self._prepared(message)
         if isinstance(prepared, Rejected):
             return prepared

@@ -5,7 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from outbox.channels.captured import headers_json, recipient_of, said, sent_by
+from outbox.channels.magic import play
 from outbox.message import Message
 from outbox.outcome import Delivered, Outcome, SinkRow
 
@@ -28,7 +31,13 @@ class SinkChannel:
         return None
 
     async def deliver(self, message: Message, *, timeout_s: float) -> Outcome:
-        """Return the row as an effect: the recorder writes it if the lease still holds."""
+        """Return the row as an effect: the recorder writes it if the lease still holds.
+
+        Magic recipients fail instead, or take their time (outbox.channels.magic).
+        """
+        failed = await play(self.channel, message)
+        if failed is not None:
+            return msgspec.structs.replace(failed, sent=sent_by("sink", message))
         row = SinkRow(
             channel=self.channel,
             recipient=recipient_of(message),
