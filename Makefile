@@ -23,7 +23,7 @@ BENCH ?= drain enqueue fairness http latency mail webhook ordering upkeep
 # What steers another Python must not steer this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test check lint chaos bench image-test schema constraints clean
+.PHONY: help setup demo test check lint chaos bench image-test schema chart constraints clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -62,6 +62,10 @@ image-test: $(STAMP)
 
 schema: $(STAMP)
 	@$(BIN)/python -m tests.schema_dump
+
+# What of the Helm chart follows from the code: settings, their defaults and bounds, alerts.
+chart: $(STAMP)
+	@$(BIN)/python -m tests.deploy.chart_files
 
 # The versions that `make setup` installs. No registry is named in it.
 constraints: $(STAMP)

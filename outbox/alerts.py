@@ -4,6 +4,7 @@
         ▲                   │                                     │
         └─ does not hold ───┘          closed ◀─ `clear_after` rounds without it
 
+In `promql` it is `max` over processes: every API process tells the store's figures, all the same.
 A round is made every `ROUND_S`, by whichever API or dispatcher comes first. `promql` says the same
 to Prometheus, for those who ship rules from here; each rule has its page in docs/runbook.md.
 """
@@ -46,7 +47,7 @@ BACKLOG_AGE = Rule(
     unit="s",
     raise_after=3,
     clear_after=4,
-    promql="outbox_oldest_waiting_seconds > 300",
+    promql="max by (queue) (outbox_oldest_waiting_seconds) > 300",
 )
 FAILURE_RATE = Rule(
     name="failure_rate",
@@ -57,9 +58,11 @@ FAILURE_RATE = Rule(
     raise_after=3,
     clear_after=4,
     promql=(
-        'sum by (queue) (increase(outbox_jobs_total{status="failed"}[15m]))'
-        ' / sum by (queue) (increase(outbox_jobs_total{status=~"sent|failed"}[15m])) > 0.1'
-        ' and sum by (queue) (increase(outbox_jobs_total{status=~"sent|failed"}[15m])) >= 20'
+        'max by (queue) (increase(outbox_jobs_total{status="failed"}[15m]))'
+        " / sum by (queue) (max by (queue, status)"
+        ' (increase(outbox_jobs_total{status=~"sent|failed"}[15m]))) > 0.1'
+        " and sum by (queue) (max by (queue, status)"
+        ' (increase(outbox_jobs_total{status=~"sent|failed"}[15m]))) >= 20'
     ),
 )
 DEAD_LETTER_RATE = Rule(
@@ -70,7 +73,7 @@ DEAD_LETTER_RATE = Rule(
     unit="in 15 minutes",
     raise_after=2,
     clear_after=4,
-    promql='sum by (queue) (increase(outbox_jobs_total{status="failed"}[15m])) > 100',
+    promql='max by (queue) (increase(outbox_jobs_total{status="failed"}[15m])) > 100',
 )
 NEW_ERROR_CODE = Rule(
     name="new_error_code",
@@ -80,7 +83,7 @@ NEW_ERROR_CODE = Rule(
     unit="",
     raise_after=1,
     clear_after=1,
-    promql='outbox_alerts{rule="new_error_code"} > 0',
+    promql='max(outbox_alerts{rule="new_error_code"}) > 0',
 )
 LANE_HELD = Rule(
     name="lane_held",
@@ -90,7 +93,7 @@ LANE_HELD = Rule(
     unit="lanes",
     raise_after=2,
     clear_after=2,
-    promql="outbox_lane_held > 0",
+    promql="max by (tenant, queue) (outbox_lane_held) > 0",
 )
 NO_DISPATCHER = Rule(
     name="no_dispatcher",
@@ -100,7 +103,10 @@ NO_DISPATCHER = Rule(
     unit="jobs waiting",
     raise_after=3,
     clear_after=1,
-    promql='outbox_dispatchers == 0 and on() sum(outbox_queue_size{state="waiting"}) > 0',
+    promql=(
+        "max(outbox_dispatchers) == 0 and on()"
+        ' sum(max by (queue) (outbox_queue_size{state="waiting"})) > 0'
+    ),
 )
 PINNED_SNAPSHOT = Rule(
     name="pinned_snapshot",
@@ -110,7 +116,7 @@ PINNED_SNAPSHOT = Rule(
     unit="s",
     raise_after=2,
     clear_after=2,
-    promql="outbox_snapshot_age_seconds > 1800",
+    promql="max(outbox_snapshot_age_seconds) > 1800",
 )
 RULES: Mapping[str, Rule] = {
     rule.name: rule

@@ -15,6 +15,7 @@ import yaml
 from outbox.config import load_config
 from outbox.settings import Config, specs
 from outbox_api.metrics import HttpMetrics
+from tests.deploy.chart_files import BY_THE_CHART, files, secrets
 from tests.deploy.charts import CHART, FULL, NEEDED, Manifest, merged, pods, rendered
 from tests.postgres import Database
 
@@ -29,7 +30,6 @@ MATRIX = {
 }  # fmt: skip
 FOREIGN = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PodMonitor",
            "PrometheusRule", "HTTPRoute"}  # fmt: skip
-BY_THE_CHART = {"host", "port", "metrics_port", "data_dir", "auth"}
 
 
 @pytest.fixture(params=list(MATRIX.values()), ids=list(MATRIX))
@@ -109,13 +109,17 @@ def test_settings_reach_the_code_as_they_are_meant() -> None:
 
 def test_every_setting_is_a_value_with_the_code_s_default() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    plain = {name.lower() for name in specs()} - set(values["secrets"]) - BY_THE_CHART
-    assert set(values["settings"]) == plain, "add the setting to values.yaml and its schema"
-    code = Config()
+    assert {n.upper() for n in values["settings"]} == set(specs()) - BY_THE_CHART - set(secrets())
+    code = Config(log_format="json")
     for name, value in values["settings"].items():
         default = getattr(code, name)
         expected = None if default in (None, ()) else default
         assert (str(value) if isinstance(expected, str) else value) == expected, name
+
+
+def test_what_follows_from_the_code_is_up_to_date() -> None:
+    for path, text in files():
+        assert path.read_text() == text, f"run `make chart`: {path.name} is older than the code"
 
 
 def test_every_value_is_documented_or_says_what_it_is() -> None:
