@@ -18,7 +18,8 @@ begin
             end;
         end if;
         if not (select rolsuper from pg_roles where rolname = current_user)
-           and not pg_has_role(current_user, name, 'member') then
+           -- Since Postgres 16, who makes a role may grant it, but is not in it by that.
+           and not pg_has_role(current_user, name, 'usage') then
             execute format('grant %I to current_user', name);
         end if;
     end loop;
