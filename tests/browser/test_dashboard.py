@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from playwright.async_api import expect
 from outbox.backoff import Backoff
 from outbox.message import Message
 from outbox.outcome import Delivered, Outcome, Retryable
+from tests.api.conftest import job
 from tests.api.stage import FAIL, behind, post
 from tests.browser.conftest import Site
 from tests.engine.desk import QUEUE, Scripted, dispatching
@@ -128,6 +130,27 @@ async def test_a_template_is_edited_beside_its_preview_and_stored_as_a_new_versi
         await expect(page.get_by_role("status")).to_contain_text("in the sink")
 
 
+async def test_a_schedule_is_typed_in_and_an_open_alert_is_looked_after(site: Site) -> None:
+    site.desk.admin.execute(
+        "insert into outbox.alert (rule, subject, severity, state, streak, value, since,"
+        " opened_at) values ('backlog_age', 'email', 'critical', 'open', 1, 900, now(), now())"
+    )
+    async with site.page(refused=True) as page:
+        await site.sign_in(page)
+        await page.get_by_role("button", name="I look after it").click()
+        await expect(page.locator(".alerts")).to_contain_text("admin key looks after it")
+        await page.goto("/schedules")
+        await page.get_by_text("A new schedule").click()
+        await page.get_by_label("Name").fill("digest")
+        await page.get_by_label("Cron").fill("0 25 * * *")
+        await page.locator("textarea[name=job]").fill(json.dumps(job()))
+        await page.get_by_role("button", name="Store").click()
+        await expect(page.locator("#told .bad")).to_contain_text("/trigger/cron")
+        await page.get_by_label("Cron").fill("0 9 * * 1-5")
+        await page.get_by_role("button", name="Store").click()
+        await expect(page.locator("tbody")).to_contain_text("0 9 * * 1-5")
+
+
 async def test_a_viewer_has_no_buttons_for_what_an_operator_does(site: Site) -> None:
     job_id = await post(site.api)
     behind(site.api, FAIL)
@@ -147,6 +170,9 @@ async def test_axe_finds_nothing_on_any_page(site: Site, scheme: str) -> None:
     body = {"subject": "Hello {{ name }}", "html": "<p>Hi {{ name }}</p>"}
     await site.api.client.put(TEMPLATE, json=body)
     await site.api.client.put(f"/api/v1/recipients/{USER}", json={"email": "ann@example.com"})
+    schedule = {"trigger": {"cron": "0 9 * * 1-5"}, "job": job()}
+    put = await site.api.client.put("/api/v1/schedules/digest", json=schedule)
+    assert put.status_code == 200, put.text
     failed = await post(site.api, user_id=USER)
     behind(site.api, FAIL)
     waiting = await post(site.api)
@@ -154,7 +180,7 @@ async def test_axe_finds_nothing_on_any_page(site: Site, scheme: str) -> None:
     paths = ["/", "/queues/email", "/jobs", f"/jobs/{failed}", f"/jobs/{waiting}"]
     paths += ["/dead-letters", "/dead-letters/list", "/dead-letters/replay", "/replays"]
     paths += ["/templates", "/templates/welcome/email/en", "/providers", "/recipients"]
-    paths += [f"/recipients/{USER}", "/sink", "/operator-log"]
+    paths += [f"/recipients/{USER}", "/sink", "/operator-log", "/schedules", "/schedules/digest"]
     found = []
     async with site.page(color_scheme=scheme) as page:
         await page.goto("/sign-in")

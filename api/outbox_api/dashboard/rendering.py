@@ -106,6 +106,7 @@ def environment_of() -> jinja2.Environment:
     for name in ("ago", "clock", "count", "masked", "rate", "spark", "span"):
         environment.filters[name] = getattr(humane, name)
     environment.filters["title"] = humane.title_of
+    environment.filters["json"] = lambda raw: msgspec.json.format(bytes(raw), indent=2).decode()
     environment.filters["path"] = lambda text: quote(str(text), safe="")
     environment.globals["tones"] = TONES
     return environment

@@ -157,7 +157,7 @@ async def list_schedules(request: ApiRequest) -> ASGIResponse:
     more = None
     if len(rows) > query.limit:
         more = write_text_cursor(shown[-1].tenant_id, shown[-1].name, "")
-    return answer(Page(items=[_view(row) for row in shown], next_cursor=more))
+    return answer(Page(items=[schedule_view(row) for row in shown], next_cursor=more))
 
 
 @operation(
@@ -180,7 +180,7 @@ async def show_schedule(request: ApiRequest, name: FromPath[str]) -> ASGIRespons
         row = await schedules.show(connection, tenant=tenant, name=name)
     if row is None:
         raise not_found("schedule")
-    return answer(_view(row))
+    return answer(schedule_view(row))
 
 
 @operation(
@@ -198,7 +198,15 @@ async def show_schedule(request: ApiRequest, name: FromPath[str]) -> ASGIRespons
 async def put_schedule(request: ApiRequest, name: FromPath[str]) -> ASGIResponse:
     """Store a schedule whole. One whose job would be refused, or that never fires, is refused."""
     tenant = one_tenant(request.auth, read_query(request, TenantQuery).tenant_id)
-    parts = await read_struct(request, ScheduleParts)
+    return answer(
+        await store_schedule(request, name, tenant, await read_struct(request, ScheduleParts))
+    )
+
+
+async def store_schedule(
+    request: ApiRequest, name: str, tenant: str, parts: ScheduleParts
+) -> ScheduleView:
+    """Store a schedule whole, and write down who did. Raises Problem 422 with every fault."""
     faults: list[Fault] = []
     if len(name) > NAME_CHARS_MAX:
         faults.append(Fault("/path/name", f"must have 1 to {NAME_CHARS_MAX} characters"))
@@ -246,7 +254,7 @@ async def put_schedule(request: ApiRequest, name: FromPath[str]) -> ASGIResponse
             tenant=tenant,
             detail={"name": name, "trigger": parts.trigger, "timezone": parts.timezone},
         )
-    return answer(_view(row))
+    return schedule_view(row)
 
 
 @operation(
@@ -331,7 +339,7 @@ async def _enable(request: ApiRequest, name: str, *, enabled: bool) -> ASGIRespo
             tenant=tenant,
             detail={"name": name},
         )
-    return answer(_view(row))
+    return answer(schedule_view(row))
 
 
 @operation(
@@ -364,7 +372,8 @@ def _timetable(row: ScheduleRow) -> Timetable:
     return Timetable(msgspec.json.decode(row.trigger, type=Trigger), row.timezone)
 
 
-def _view(row: ScheduleRow) -> ScheduleView:
+def schedule_view(row: ScheduleRow) -> ScheduleView:
+    """Return a schedule as it is shown, with its next fires."""
     fires: list[datetime] = []
     if row.enabled and row.next_at is not None:
         fires = [row.next_at, *_timetable(row).preview(row.next_at, NEXT_SHOWN - 1)]

@@ -8,6 +8,7 @@ from outbox_api.dashboard.routes import (
     overview,
     queues,
     replays,
+    schedules,
     signin,
     sink,
     templates,
@@ -22,6 +23,7 @@ ROUTES = [
     *dead_letters.ROUTES,
     *replays.ROUTES,
     *templates.ROUTES,
+    *schedules.ROUTES,
     *directory.ROUTES,
     *sink.ROUTES,
 ]

@@ -6,17 +6,20 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
+from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
-from outbox.store import operate, queues, sink
+from outbox.alerts import RULES
+from outbox.store import alerts, operate, queues, sink
 from outbox.store.operate import DispatcherRow
 from outbox.store.queues import QueueRow
 from outbox.store.sink import SinkFilter
 from outbox_api.answers import answer
 from outbox_api.dashboard.live import LivePart
-from outbox_api.dashboard.rendering import page, page_route, query_of, render
+from outbox_api.dashboard.rendering import page, page_route, query_of, read_form, render, told
 from outbox_api.dashboard.series import RANGES, plot_of, rate_of, since_of, sparks_of
 from outbox_api.requests import ApiRequest
+from outbox_api.routes.alerts import acknowledge
 from outbox_api.routes.monitoring import health_of
 from outbox_api.routes.queues import QueueStats, stats_of
 from outbox_api.runtime import runtime_of
@@ -83,7 +86,29 @@ def _line(row: QueueRow, line: list[int]) -> QueueLine:
 
 async def _part(request: ApiRequest) -> str:
     lines, dispatchers = await queue_lines(request)
-    return await render(request, "part_overview", lines=lines, dispatchers=dispatchers)
+    found = []
+    if request.auth.tenant is None:  # alerts are of the whole service
+        async with runtime_of(request).database.transaction(
+            request.auth.sees, read_only=True
+        ) as connection:
+            found = await alerts.list_alerts(connection)
+    return await render(
+        request,
+        "part_overview",
+        lines=lines,
+        dispatchers=dispatchers,
+        alerts=[(each, RULES.get(each.rule)) for each in found if each.state == "open"],
+    )
+
+
+@page_route(
+    "POST", "/alerts/{alert_id:str}/acknowledge", summary="Look after an alert", needs="admin"
+)
+async def acknowledge_alert(request: ApiRequest, alert_id: FromPath[str]) -> ASGIResponse:
+    """Say that somebody looks after it."""
+    await read_form(request)
+    await acknowledge.fn(request, alert_id)
+    return told("Acknowledged: it is yours.")
 
 
 @page_route("GET", "/", summary="Show every queue", needs="jobs:read")
@@ -127,4 +152,4 @@ async def plots(request: ApiRequest) -> ASGIResponse:
     return answer(plot_of(rows, chosen, now), headers=headers)
 
 
-ROUTES = [overview, follow, plots]
+ROUTES = [acknowledge_alert, overview, follow, plots]
