@@ -966,7 +966,16 @@ begin
     delete from outbox.sink_message as m where m.tenant_id = for_tenant
         and (lower(m.recipient) = any(known_addresses) or m.recipient = for_user
              or m.job_id in (select j.job_id from outbox.job as j where j.id = any(ids)));
-    delete from outbox.suppression as s where s.tenant_id = for_tenant and lower(s.address) = any(known_addresses);
+    -- Who must not be written to stays so, under a keyed hash of the address (dispatch_recipients.sql).
+    with gone as (
+        delete from outbox.suppression as s
+        where s.tenant_id = for_tenant and lower(s.address) = any(known_addresses)
+        returning s.channel, s.address, s.code, s.created_at, s.expires_at)
+    insert into outbox.suppression (tenant_id, channel, address, code, created_at, expires_at)
+    select for_tenant, g.channel, 'erased:' || to_hex(outbox.address_hash(g.address)), g.code, g.created_at, g.expires_at
+    from gone as g
+    on conflict (tenant_id, channel, address) do update
+    set code = excluded.code, created_at = excluded.created_at, expires_at = excluded.expires_at;
     -- What a provider said of an address may have become the reason of a hold.
     update outbox.lane as l set hold_reason = 'erased'
     where l.tenant_id = for_tenant
@@ -4438,6 +4447,8 @@ CREATE INDEX schedule_next ON outbox.schedule USING btree (next_at) WHERE (enabl
 CREATE INDEX stat_minute_at ON outbox.stat_minute USING btree (at);
 
 CREATE INDEX stat_second_at ON outbox.stat_second USING btree (at);
+
+CREATE INDEX suppression_erased ON outbox.suppression USING btree (tenant_id) WHERE starts_with(address, 'erased:'::text);
 
 ALTER INDEX outbox.job_key_pkey ATTACH PARTITION outbox.job_key_0_pkey;
 

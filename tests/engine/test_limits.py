@@ -20,7 +20,7 @@ import pytest
 from outbox.message import Epoch, Message
 from outbox.outcome import Delivered, Outcome, Retryable
 from outbox.store import limits
-from outbox.store.limits import Leased, Want
+from outbox.store.limits import Destination, Health, Leased, Want
 from tests.engine.desk import QUEUE, Desk, Scripted, connect, dispatching, register
 
 ROOT = Path(__file__).parents[2]
@@ -191,6 +191,40 @@ async def test_a_destination_s_rate_is_shared_by_tokens_and_a_pause_gives_none(d
         await limits.pause_destination(connection, "host:c.example", 60.0)
         names = {row[0] for row in desk.rows("select name from outbox.destination")}
         assert names == {"host:a.example", "host:c.example"}
+
+
+async def test_a_half_open_breaker_gives_one_token_to_the_whole_fleet_until_it_is_told(
+    desk: Desk,
+) -> None:
+    name = "host:a.example"
+    want = Want(destination=name, wanted=10)
+    async with contextlib.AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(await connect(desk.database))
+        epochs = [await register(connection, epoch) for epoch in (1, 2)]
+
+        async def ask(n: int, wanted: Want = want) -> Leased:
+            (got,) = await limits.lease(connection, [wanted], epoch=epochs[n])
+            return got
+
+        bad = [Health(name, 10, 10)]
+        await limits.report_destinations(connection, [Health(name, 11, 8)], epoch=epochs[1])
+        assert await limits.load_destinations(connection) == [Destination(name, False, 0.0, False)]
+        await limits.report_destinations(connection, bad, epoch=epochs[0])
+        assert (await limits.load_destinations(connection))[0].is_open is False, "18 of 39"
+        await limits.report_destinations(connection, [Health(name, 10, 13)], epoch=epochs[0])
+        assert (await limits.load_destinations(connection))[0].is_open
+        assert 25 < (await ask(0)).wait_s <= 30
+        desk.admin.execute("update outbox.destination set open_until = clock_timestamp()")
+        assert [(await ask(0)).tokens, (await ask(1)).tokens, (await ask(0)).tokens] == [1, 0, 0]
+        # A token that nobody needed goes back.
+        await ask(0, Want(destination=name, wanted=0, back=1))
+        assert (await ask(1)).tokens == 1
+        await limits.settle_destination(connection, name, well=False)
+        assert 55 < (await ask(0)).wait_s <= 60
+        desk.admin.execute("update outbox.destination set open_until = clock_timestamp()")
+        assert (await ask(0)).tokens == 1
+        await limits.settle_destination(connection, name, well=True)
+        assert await limits.load_destinations(connection) == []
 
 
 # -- the fleet ----------------------------------------------------------------------------------

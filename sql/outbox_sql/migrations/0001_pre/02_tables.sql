@@ -555,6 +555,8 @@ create table outbox.suppression (
     expires_at        timestamptz,
     primary key (tenant_id, channel, address)
 );
+-- Of recipients who were erased (erased:HASH): hashes are looked for only where there is such a row.
+create index suppression_erased on outbox.suppression (tenant_id) where starts_with(address, 'erased:');
 
 create table outbox.inbox_message (
     message_id        bigint      generated always as identity primary key,
