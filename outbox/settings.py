@@ -127,6 +127,11 @@ class Config:
         "Health and metrics of a process without an API port. Unset: none.",
     )
     api_workers: int = _setting(1, Whole(1, 64), "Processes that answer HTTP.")
+    leave_s: float = _setting(
+        0.0,
+        Number(0, 600),
+        "How long an API answers on after a SIGTERM, no longer ready, so that proxies notice.",
+    )
     auth: bool = _setting(
         True, values.SWITCH, "Whether API keys are asked for. `off` only on a loopback host."
     )

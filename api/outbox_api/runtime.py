@@ -54,6 +54,8 @@ class Runtime:
         self.metrics = HttpMetrics()
         self.renderer = Renderer()
         self.openapi_json = b"{}"
+        self.leaving = False
+        """A SIGTERM has come: requests are answered, and nobody should send more."""
         self.ending = asyncio.Event()
         """Set when the server stops: streams that are open end then."""
 

@@ -70,6 +70,8 @@ async def serve_async(
             await _until_open(config, serving)
             (on_ready or _print_ready)(url_of(config))
             await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                await _leave(served, serving, config.leave_s)
         finally:
             watching.cancel()
             if isinstance(served, OutboxApp):
@@ -119,6 +121,13 @@ async def _until_open(config: Config, serving: asyncio.Task[None]) -> None:
                 await writer.wait_closed()
             return
         await asyncio.sleep(READY_POLL_S)
+
+
+async def _leave(app: Litestar, serving: asyncio.Task[None], leave_s: float) -> None:
+    """Answer on, but say that we are not ready: who sends requests here is to stop first."""
+    if isinstance(app, OutboxApp):
+        app.runtime.leaving = True
+    await asyncio.wait({serving}, timeout=leave_s)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> None:
     role = msgspec.json.decode(arguments[0], type=Role)
     config = settings()
     ready = lifeline.take_stdout()
-    lifeline.follow_parent(grace_s=config.drain_s + GRACE_MARGIN_S)
+    lifeline.follow_parent(grace_s=config.leave_s + config.drain_s + GRACE_MARGIN_S)
     configure_logging(level=config.log_level, log_format=config.log_format, process=role.name)
     with open_place(config) as place:
         if role.kind == "api":

@@ -48,7 +48,7 @@ def serve(
     """
     config = _begin("serve")
     if with_parent:
-        lifeline.follow_parent(grace_s=config.drain_s + 2 * GRACE_MARGIN_S)
+        lifeline.follow_parent(grace_s=config.leave_s + config.drain_s + 2 * GRACE_MARGIN_S)
     _require_free_port(config)
     from outbox_cli.supervisor import supervise
 

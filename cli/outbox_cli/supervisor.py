@@ -169,7 +169,7 @@ def supervise(
     """Run the roles until a signal, and an embedded server with them; exit if they failed."""
 
     async def run() -> int:
-        supervisor = Supervisor(roles, drain_s=config.drain_s, on_ready=on_ready)
+        supervisor = Supervisor(roles, drain_s=config.leave_s + config.drain_s, on_ready=on_ready)
         watch = None
         if embedded is not None:
             watch = asyncio.create_task(_keep_embedded(embedded, supervisor))

@@ -18,7 +18,7 @@ from outbox.settings import Config, specs
 from tests.deploy.containerfile import ROOT
 
 CHART = ROOT / "deploy/helm/outbox"
-BY_THE_CHART = {"HOST", "PORT", "METRICS_PORT", "DATA_DIR", "AUTH"}
+BY_THE_CHART = {"HOST", "PORT", "METRICS_PORT", "DATA_DIR", "AUTH", "LEAVE_S"}
 """What the chart decides by itself."""
 NO_SECRETS = {"PUSH_URL"}
 """URLs with a default: they can hold a password, and nobody's does."""

@@ -159,7 +159,9 @@ async def live(request: ApiRequest) -> ASGIResponse:
     prefix="",
 )
 async def ready(request: ApiRequest) -> ASGIResponse:
-    """Ask the database, and look whether it is migrated."""
+    """Ask the database, and look whether it is migrated; no when this process is leaving."""
+    if runtime_of(request).leaving:
+        raise Problem(503, "This process is about to stop.")
     async with runtime_of(request).database.transaction(
         EVERY_TENANT, read_only=True
     ) as connection:

@@ -1,0 +1,38 @@
+"""An API that is told to stop: first nobody should send more, then it ends."""
+
+from __future__ import annotations
+
+import signal
+from time import monotonic
+
+import httpx
+
+from tests.cli.shell import Shell, free_port, until
+from tests.postgres import Database
+
+LEAVE_S = 3.0
+JOB = {"channel": "inbox", "user_id": "ann", "content": "Hello", "data": {}, "meta": {}}
+
+
+def test_an_api_is_not_ready_after_a_sigterm_and_answers_on_until_it_leaves(
+    shell: Shell, database: Database
+) -> None:
+    port = free_port()
+    shell.environ |= {
+        "OUTBOX_DATABASE_URL": database.url,
+        "OUTBOX_PORT": str(port),
+        "OUTBOX_AUTH": "off",
+        "OUTBOX_LEAVE_S": str(LEAVE_S),
+    }
+    serving = shell.start("api")
+    serving.ready()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        assert client.get("/health/ready").status_code == 200
+        told_at = monotonic()
+        serving.process.send_signal(signal.SIGTERM)
+        until(lambda: client.get("/health/ready").status_code == 503 or None, within_s=LEAVE_S)
+        assert client.get("/health/live").status_code == 200
+        for _ in range(20):
+            assert httpx.post(f"http://127.0.0.1:{port}/api/v1/jobs", json=JOB).status_code == 202
+    assert serving.process.wait(20) == 0
+    assert monotonic() - told_at >= LEAVE_S
