@@ -102,6 +102,7 @@ async def spent(desk: Desk) -> dict[str, Spent]:
                     "on_conflict": "raise",
                     "fill_created": True,
                     "notify": False,
+                    "traceparent": None,
                 },
             )
             found["enqueue"].add(producer.take())

@@ -129,6 +129,7 @@ async def test_enqueueing_reads_the_rows_of_its_own_keys(backlog: Desk, jobs: in
             "on_conflict": "skip",
             "fill_created": True,
             "notify": False,
+            "traceparent": None,
         }
         name = "producer_enqueue" if jobs > 1 else "producer_enqueue_one"
         for _ in range(2):  # the second time, all of them are duplicates
