@@ -21,6 +21,7 @@ from outbox_cli import (
     sending,
     serving,
     templates,
+    top,
 )
 from outbox_cli.demo import command as demo
 
@@ -46,6 +47,7 @@ def add_to(app: typer.Typer) -> None:
     ):
         app.add_typer(module.app, name=name, help=about)
     app.add_typer(bench.app, name="bench", help="Measure this machine.")
+    app.command("top")(top.top)
     app.command("audit")(audit.audit)
     app.command("doctor")(doctor.doctor)
     app.command("config")(configuration.config)
