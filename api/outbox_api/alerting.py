@@ -71,7 +71,7 @@ class Alerting:
 
     async def _rounds(self) -> None:
         while True:
-            await asyncio.sleep(alerts.ROUND_S * random.uniform(0.5, 0.6))
+            await asyncio.sleep(alerts.ROUND_S * random.Random().uniform(0.5, 0.6))
             try:
                 async with self._database.transaction(EVERY_TENANT, read_only=True) as connection:
                     due = await store.is_due(connection)

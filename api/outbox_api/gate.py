@@ -14,6 +14,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from outbox_api.auth import ANYBODY, NOBODY, Principal, is_loopback_host, token_of
 from outbox_api.dashboard.sessions import cookie_in
 from outbox_api.operations import Operation, operation_of
+from outbox_api.operator_log import REFUSALS, Act, Allowance, is_logged
 from outbox_api.problems import Problem, allow
 from outbox_api.runtime import Runtime
 
@@ -43,6 +44,7 @@ class Gate:
         self._app = app
         self._runtime = runtime
         self._methods = methods
+        self._refusals = Allowance()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or raise Problem 401 or 403."""
@@ -57,11 +59,16 @@ class Gate:
                     scope["path_params"][name] = value.replace(SLASH, "/")
         started_s = time.perf_counter()
         status = 500
+        act: Act | None = None
 
         async def counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if act is not None and status in REFUSALS and self._refusals.take():
+                    # Before the answer: who reads the log next finds it there.
+                    problem = scope["state"].get("problem")
+                    await act.refused(self._runtime.database, status, problem)
             await send(message)
 
         try:
@@ -70,10 +77,18 @@ class Gate:
                 takes = allow(self._methods.get(scope["path_template"], ()))
                 options = ASGIResponse(status_code=204, headers={"allow": takes})
                 await options(scope, receive, counted)
-            else:
+            elif not is_logged(operation):
                 await self._app(scope, receive, counted)
+            else:
+                act = Act(operation, scope, scope["auth"])
+                with act.watched():
+                    await self._app(scope, receive, counted)
         except Problem as problem:
             status = problem.status
+            lacking = scope["state"].get("lacking")
+            if lacking is not None and is_logged(operation) and self._refusals.take():
+                refused = Act(operation, scope, lacking)
+                await refused.refused(self._runtime.database, status, problem)
             raise
         finally:
             self._runtime.metrics.count(
@@ -113,6 +128,7 @@ async def admit(runtime: Runtime, scope: Scope, operation: Operation) -> Princip
     if principal is None:
         raise unauthorized("This API key is unknown, expired or revoked.", operation)
     if not principal.may(operation.needs):
+        scope["state"]["lacking"] = principal
         raise Problem(403, f"The key lacks the scope {operation.needs}.")
     return principal
 

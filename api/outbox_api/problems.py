@@ -162,6 +162,7 @@ def problem_response(request: Request[Any, Any, Any], error: Exception) -> Respo
         _log.error("input that only the database refused", sqlstate=error.sqlstate)
     elif isinstance(error, StoreUnavailable):
         _log.warning("database unavailable", reason=str(error))
+    request.scope["state"]["problem"] = problem  # for the operator log
     body = msgspec.json.encode(document(problem, instance, trace_id))
     return Response(
         body, status_code=problem.status, media_type=PROBLEM_JSON, headers=problem.headers

@@ -13,6 +13,7 @@ from outbox_cli import (
     doctor,
     jobs,
     keys,
+    log,
     migrating,
     providers,
     queues,
@@ -49,5 +50,6 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(bench.app, name="bench", help="Measure this machine.")
     app.command("top")(top.top)
     app.command("audit")(audit.audit)
+    app.command("log")(log.log)
     app.command("doctor")(doctor.doctor)
     app.command("config")(configuration.config)

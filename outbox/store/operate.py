@@ -120,12 +120,14 @@ async def actions(
     action: str | None,
     before: int | None,
     limit: int,
+    refused: bool | None = None,
 ) -> list[ActionRow]:
     """Return up to `limit` actions numbered below `before`, newest first."""
     parameters = {
         "tenant": tenant,
         "actor": actor,
         "action": action,
+        "refused": refused,
         "before": before,
         "limit": limit,
     }

@@ -14,7 +14,8 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import TypeAlias, TypeVar
 
 import psycopg
@@ -31,6 +32,10 @@ Connection: TypeAlias = AsyncConnection[TupleRow]
 T = TypeVar("T")
 
 EVERY_TENANT = "*"
+BEFORE_COMMIT: ContextVar[Callable[[Connection], Awaitable[object]] | None] = ContextVar(
+    "BEFORE_COMMIT", default=None
+)
+"""What transactions do last: who acts, writes down what they did, or it is not done."""
 DOWN_PAUSE_S = 0.2
 """After a failed attempt to connect, callers are refused at once for this long."""
 RECONNECT_S = 0.25
@@ -138,6 +143,9 @@ class Database:
             with self._watched(connection), told_apart():
                 try:
                     yield connection
+                    before_commit = BEFORE_COMMIT.get()
+                    if before_commit is not None and not read_only:
+                        await before_commit(connection)
                 except BaseException:
                     if not connection.closed:
                         with contextlib.suppress(psycopg.Error):

@@ -105,6 +105,7 @@ async def check_job(
         (result,) = await jobs.enqueue(connection, text, tenant=tenant, skip_bad=True)
     finally:
         await connection.execute("rollback to savepoint checking")
+        await connection.execute("release savepoint checking")
     return result.faults
 
 

@@ -141,4 +141,5 @@ async def test_a_queue_that_nobody_knows_is_not_paused(open_api: Api) -> None:
         answer = await open_api.client.post(path)
         assert answer.status_code == 404
         assert "never had a job" in answer.json()["detail"]
-    assert open_api.count("operator_action") == 0
+    refused = open_api.rows("select detail ->> 'refused' from outbox.operator_action")
+    assert refused == [("404",), ("404",)]

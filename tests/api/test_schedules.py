@@ -26,7 +26,10 @@ async def test_a_schedule_is_made_shown_paused_resumed_and_forgotten(api: Api) -
     assert (await api.client.delete(WHERE)).status_code == 204
     for call in (api.client.get(WHERE), api.client.delete(WHERE)):
         assert (await call).status_code == 404
-    actions = api.rows("select action, actor from outbox.operator_action order by action_id")
+    actions = api.rows(
+        "select action, actor from outbox.operator_action"
+        " where not detail ? 'refused' order by action_id"
+    )
     assert [row[0] for row in actions] == [
         f"schedule.{what}" for what in ("put", "pause", "resume", "delete")
     ]

@@ -110,5 +110,6 @@ def test_no_request_gets_an_answer_that_the_document_does_not_foresee(
         except Unsatisfiable:
             pass  # there is nothing to get wrong
         except Exception as error:
-            failures.append(f"{operation.label}: {error}"[:1500])
+            told = "; ".join(map(str, (error, *getattr(error, "exceptions", ()))))
+            failures.append(f"{operation.label}: {told}"[:1500])
     assert not failures, "\n\n".join(failures)
