@@ -10,8 +10,8 @@ one message at a time tries it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from time import monotonic
 from types import TracebackType
 from typing import Protocol, Self
@@ -37,7 +37,6 @@ REST_S_MAX = 600.0
 SHARE_OF_TIME = 0.5
 """What of an attempt's time a provider may take while there is another one."""
 SECRET_CHARS_MIN = 4
-CLOSED_S_MIN = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -127,8 +126,8 @@ class Gate(Protocol):
         """Let one delivery pass."""
         ...
 
-    def closed_s(self, name: str) -> float:
-        """Return for how long nobody may ask it."""
+    def opens_at(self, names: Iterable[str]) -> datetime:
+        """Return when the first of them may be asked again, by the database's clock."""
         ...
 
     def saw_of(self, name: str, outcome: Outcome) -> None:
@@ -198,8 +197,7 @@ class FailOver:
     def _closed(self) -> Snoozed:
         """Wait for the first of them that may be talked to again."""
         assert self._gate is not None
-        closed_s = min(self._gate.closed_s(member.destination) for member in self.members)
-        until = datetime.now(UTC) + timedelta(seconds=max(CLOSED_S_MIN, closed_s))
+        until = self._gate.opens_at(member.destination for member in self.members)
         return Snoozed(until=until, reason="no provider may be asked now: paused, or at its rate")
 
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 from functools import lru_cache
 from re import compile as compile_pattern
 from time import monotonic
@@ -44,6 +45,8 @@ TELL_FAILURES = 5
 DEFER_S = 1.0
 """What cannot move into the gate's own lane comes back after so long at least."""
 NAMES_MAX = 10_000
+CLOSED_S_MIN = 1.0
+"""A job that found every provider shut waits at least so long."""
 LANES_KEPT_MAX = 100_000
 
 _NAME = compile_pattern(r"[!-~]{1,255}")
@@ -180,10 +183,11 @@ class Gates:
         quota.in_use -= 1
         return True
 
-    def closed_s(self, name: str) -> float:
-        """Return for how long nobody may talk to `name`."""
-        quota = self._limits.destinations.get(name)
-        return 0.0 if quota is None else quota.closed_s
+    def opens_at(self, names: Iterable[str]) -> datetime:
+        """Return when the first of them may be talked to, by the database's clock."""
+        quotas = [self._limits.destinations.get(name) for name in names]
+        closed_s = min((0.0 if quota is None else quota.closed_s for quota in quotas), default=0.0)
+        return self._life.db_now() + timedelta(seconds=max(CLOSED_S_MIN, closed_s))
 
     def _known(self, item: Item, scope: str) -> LaneId | None:
         return self._lane_ids.get((item.claimed.tenant_id, item.claimed.queue, scope))
