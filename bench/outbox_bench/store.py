@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import LiteralString
 
 import psycopg
 
@@ -62,12 +63,17 @@ def until_empty(connection: Connection) -> float:
 
     It looks at the newest entry, whose place in the index stays alive until the end.
     """
-    deadline = time.monotonic() + DRAIN_S_MAX
-    while connection.execute("select id from outbox.entry order by id desc limit 1").fetchall():
-        if time.monotonic() > deadline:
-            raise TimeoutError("the backlog was not drained in time")
-        time.sleep(POLL_S)
+    until_none(connection, "select id from outbox.entry order by id desc limit 1")
     return time.monotonic()
+
+
+def until_none(connection: Connection, statement: LiteralString) -> None:
+    """Wait until a statement finds nothing. Raises TimeoutError."""
+    deadline = time.monotonic() + DRAIN_S_MAX
+    while connection.execute(statement).fetchall():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"there is still something after {DRAIN_S_MAX:g} s: {statement}")
+        time.sleep(POLL_S)
 
 
 @dataclass(frozen=True)

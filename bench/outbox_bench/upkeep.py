@@ -19,7 +19,7 @@ from outbox_bench.children import Child
 from outbox_bench.figures import Figures, Round, interleaved, machine, quantile, ratio
 from outbox_bench.noop import QUEUE
 from outbox_bench.orders import DispatchNoop, Ready
-from outbox_bench.store import DRAIN_S_MAX, POLL_S, fill_noop, resume, settle, until_empty
+from outbox_bench.store import fill_noop, resume, settle, until_empty, until_none
 
 RETENTION_DAYS = 90
 PROBE_PAUSE_S = 0.01
@@ -125,7 +125,7 @@ def _round(server: Arena, template: str, jobs: int, *, upkeep: bool) -> Round:
             began = resume(connection, QUEUE)
             took_s = until_empty(connection) - began
             if upkeep:  # a short drain is over before all days are
-                _until_retired(connection)
+                until_none(connection, LEFT_TO_RETIRE)
         days_left, keys_left = _kept(connection)
         return {
             "jobs_per_s": jobs / took_s,
@@ -134,15 +134,6 @@ def _round(server: Arena, template: str, jobs: int, *, upkeep: bool) -> Round:
             "retired_days": days - days_left,
             "pruned_jobs": keys - keys_left,
         }
-
-
-def _until_retired(connection: Connection) -> None:
-    """Wait until upkeep has retired all days over age. Raises TimeoutError."""
-    deadline = time.monotonic() + DRAIN_S_MAX
-    while connection.execute(LEFT_TO_RETIRE).fetchall():
-        if time.monotonic() > deadline:
-            raise TimeoutError("the days over age were not retired in time")
-        time.sleep(POLL_S)
 
 
 def _kept(connection: Connection) -> tuple[int, int]:

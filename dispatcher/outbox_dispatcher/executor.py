@@ -92,11 +92,12 @@ class Executor:
         if self._gates.any and self._gates.holds_back(item):
             return
         item.times_out_at = began + item.timeout_s
-        self.running[claimed.lease] = item
+        lease = claimed.lease
+        self.running[lease] = item
         try:
             outcome = await self._deliver(item)
         finally:
-            self.running.pop(claimed.lease, None)
+            self.running.pop(lease, None)
         self._gates.saw(item, outcome)
         self._finish(item, outcome, started_at, began)
 

@@ -16,9 +16,12 @@ select (select count(*) from outbox.dispatcher as d
        coalesce(extract(epoch from clock_timestamp() - (
            select min(a.xact_start) from pg_stat_activity as a
            where a.backend_xmin is not null and a.datname = current_database())), 0)::float8 as snapshot_age_s,
-       (select count(*) from outbox.list_destinations() as d where d.paused_until is not null) as destinations_paused,
-       (select count(*) from outbox.list_destinations() as d where d.breaker <> 'closed') as destinations_broken,
+       shut.destinations_paused,
+       shut.destinations_broken,
        outbox.partition_days_left() as partition_days_left,
        (select coalesce(json_agg(json_build_array(o.rule, o.severity, o.n)), '[]')::text
         from (select a.rule, a.severity, count(*) as n
               from outbox.alert as a where a.state = 'open' group by 1, 2) as o) as alerts
+from (select count(*) filter (where d.paused_until is not null) as destinations_paused,
+             count(*) filter (where d.breaker <> 'closed') as destinations_broken
+      from outbox.list_destinations() as d) as shut
