@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import re
 from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -328,10 +329,18 @@ class Recorder:
             queue=claimed.queue,
             scope=scope,
             code=hold.error_code,
-            reason=hold.error_message,
+            reason=self._hold_reason(pending.item, hold),
             probe_s=self._probe_s,
         )
         pending.recorded.next_lane = lane
+
+    def _hold_reason(self, item: Item, hold: Held) -> str:
+        """Return why a lane is held: no secret, and not whose message it was that showed it."""
+        reason = self._mask(hold.error_message)
+        message = item.message
+        if message is None or message.channel == "webhook" or not message.to:
+            return reason
+        return re.sub(re.escape(message.to), "***", reason, flags=re.IGNORECASE)
 
     def _recorded(
         self,

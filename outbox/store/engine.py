@@ -151,7 +151,8 @@ class Unexpected(msgspec.Struct, frozen=True):
     """An outcome that was not stored as it was meant: its lease had moved on, or a cancel won.
 
     `repeated`: it is late because it had been stored before; nothing is wrong with it.
-    `ordered`: it ended at the head of an ordering_key, whose next job is due now.
+    `ordered`: it ended at the head of an ordering_key, whose next job is due now. `erased`: its
+    recipient was erased meanwhile, so its effects are left out.
     """
 
     id: EntryId
@@ -160,6 +161,7 @@ class Unexpected(msgspec.Struct, frozen=True):
     cancelled: bool
     repeated: bool
     ordered: bool = False
+    erased: bool = False
 
     @property
     def refused(self) -> bool:
@@ -257,11 +259,11 @@ async def record(
     async with connection.transaction():
         cursor = await connection.execute(query("record"), parameters, prepare=True)
         unexpected = [Unexpected(*row) for row in await cursor.fetchall()]  # type: ignore[arg-type]
-        refused = {(u.id, u.lease_no) for u in unexpected if u.refused}
+        without = {(u.id, u.lease_no) for u in unexpected if u.refused or u.erased}
         stored = [
             (outcome, effect)
             for outcome, outcome_effects in effects
-            if (outcome.id, outcome.lease_no) not in refused
+            if (outcome.id, outcome.lease_no) not in without
             for effect in outcome_effects
         ]
         await _run_effects(connection, stored)

@@ -936,6 +936,8 @@ begin
           and j.tenant_id = for_tenant and lower(j.job ->> 'to') = any(known_addresses));
     select count(*) filter (where c.result = 'cancelled') into stopped
     from outbox.cancel_jobs(ids, actor, 'recipient erased') as c;
+    -- What is left of these is running. Its outcome waits for this row, or this waited for it.
+    update outbox.entry as e set erased = true where e.id = any(ids);
     update outbox.job as j
     set user_id = case when j.user_id is not null then alias end,
         job = (j.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'user_id', 'idempotency_key',
@@ -962,6 +964,7 @@ begin
       and (position(for_user in d.raw_value) > 0
            or exists (select from unnest(known_addresses) as a where position(a in lower(d.raw_value)) > 0));
     update outbox.receipt as r set detail = null where r.id = any(ids);
+    update outbox.receipt_expected as r set provider_message_id = null, told = true where r.id = any(ids);
     delete from outbox.inbox_message as m where m.tenant_id = for_tenant and m.user_id = for_user;
     delete from outbox.sink_message as m where m.tenant_id = for_tenant
         and (lower(m.recipient) = any(known_addresses) or m.recipient = for_user
@@ -980,6 +983,17 @@ begin
     update outbox.lane as l set hold_reason = 'erased'
     where l.tenant_id = for_tenant
       and exists (select from unnest(known_addresses) as a where position(a in lower(l.hold_reason)) > 0);
+    -- What was to go to that person by the clock does so no more.
+    update outbox.schedule as s
+    set enabled = false, last_error = 'Its recipient was erased', last_error_at = clock_timestamp(),
+        job = (s.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'idempotency_key',
+                             'ordering_key', 'dedup_key'])
+              || jsonb_build_object('user_id', alias, 'data', '{}'::jsonb) || outbox.plain_meta(s.job)
+    where s.tenant_id = for_tenant
+      and (s.job ->> 'user_id' = for_user
+           or exists (select from jsonb_array_elements_text(case jsonb_typeof(s.job -> 'to')
+                          when 'array' then s.job -> 'to' else jsonb_build_array(s.job -> 'to') end) as t(address)
+                      where lower(t.address) = any(known_addresses)));
     update outbox.event as e set user_id = alias, data = '{}' where e.tenant_id = for_tenant and e.user_id = for_user;
     delete from outbox.device as d where d.tenant_id = for_tenant and d.user_id = for_user;
     delete from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
@@ -1111,6 +1125,7 @@ CREATE TABLE outbox.entry (
     crashes smallint DEFAULT 0 NOT NULL,
     waits smallint DEFAULT 0 NOT NULL,
     cancel boolean DEFAULT false NOT NULL,
+    erased boolean DEFAULT false NOT NULL,
     CONSTRAINT entry_priority_check CHECK ((priority = ANY (ARRAY[0, 1, 5, 10]))),
     CONSTRAINT entry_waits_check CHECK (((waits >= 0) AND (waits <= 4)))
 )
@@ -1233,6 +1248,18 @@ CREATE FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) RETU
     LANGUAGE sql IMMUTABLE STRICT SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     RETURN outbox.uuid5('6b2f9a52-8f3d-5c1e-9d0a-2f1f6d1c7a10'::uuid, ((tenant || ':'::text) || idempotency_key));
+
+CREATE FUNCTION outbox.is_erased(wanted bigint) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    said boolean;
+begin
+    select j.job ? 'erased' into said from outbox.job as j where j.id = wanted for share;
+    return coalesce(said, false);
+end
+$$;
 
 CREATE FUNCTION outbox.is_typical(job jsonb, user_id text, channel text, template_code text, locale text, meta jsonb, event_id text, campaign_id text, priority text, said_id text, job_id uuid) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2784,13 +2811,13 @@ begin
     end if;
     return query
     with found as materialized (
-        select j.id, j.channel, e.status, e.at, e.detail, e.hard
+        select j.id, j.channel, e.status, e.at, case when not j.erased then e.detail end as detail, e.hard
         from json_to_recordset(events) as e(job_id uuid, message_id text, status text, at timestamptz, detail text,
                                             hard boolean)
         left join outbox.job_key as k on k.tenant_id = for_tenant and k.job_id = e.job_id
         left join outbox.receipt_expected as x
           on x.provider_id = for_provider and x.tenant_id = for_tenant and x.provider_message_id = e.message_id
-        cross join lateral (select j.id, j.channel from outbox.job as j
+        cross join lateral (select j.id, j.channel, j.job ? 'erased' as erased from outbox.job as j
                             where j.id = coalesce(k.id, x.id) and j.tenant_id = for_tenant offset 0) as j
     ), fresh as (
         insert into outbox.receipt (id, tenant_id, status, at, provider, detail)
@@ -4879,6 +4906,9 @@ REVOKE ALL ON FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key tex
 GRANT ALL ON FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) TO outbox_producer;
 GRANT ALL ON FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) TO outbox_api;
 GRANT ALL ON FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.is_erased(wanted bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.is_erased(wanted bigint) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.is_typical(job jsonb, user_id text, channel text, template_code text, locale text, meta jsonb, event_id text, campaign_id text, priority text, said_id text, job_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.is_typical(job jsonb, user_id text, channel text, template_code text, locale text, meta jsonb, event_id text, campaign_id text, priority text, said_id text, job_id uuid) TO outbox_dispatcher;

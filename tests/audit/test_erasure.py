@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import subprocess
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from outbox.embedded_cluster import find_binaries
+from outbox.message import Message
+from outbox.outcome import (
+    AlsoTo,
+    Delivered,
+    InboxRow,
+    Misconfigured,
+    Outcome,
+    Rejected,
+    Retryable,
+    Sent,
+)
 from outbox_sql.audit import load
 from tests.audit.hand import Hand
-from tests.engine.desk import Desk, in_s
+from tests.engine.desk import Desk, Scripted, dispatching, in_s
 from tests.postgres import Database
 
 USER = "nurzhan-7781"
@@ -147,16 +162,127 @@ async def test_other_people_s_data_stays(desk: Desk, hand: Hand, database: Datab
     assert len(left) == 2
 
 
-async def test_a_second_call_erases_what_a_running_attempt_has_written_since(
+INBOX = InboxRow(user_id=USER, subject=f"For {NAME}", body=f"Dear {NAME}")
+SENT = Sent(provider="smtp", recipient=EMAIL, subject=f"For {NAME}", content=NAME.encode())
+OUTCOMES: dict[str, tuple[Outcome, str]] = {
+    "delivered": (Delivered(provider_message_id=f"id of {EMAIL}", sent=SENT), "sent"),
+    "delivered, with an inbox row": (Delivered(effects=(INBOX,), sent=SENT), "sent"),
+    "delivered, to go on to a device": (Delivered(effects=(AlsoTo(address=PHONE),)), "sent"),
+    "retried": (Retryable(code="t", reason=f"450 {EMAIL} later", sent=SENT), "cancelled"),
+    "refused": (
+        Rejected(code="smtp.mailbox", reason=f"550 {EMAIL}?", suppress=True, sent=SENT),
+        "failed",
+    ),
+    "held": (Misconfigured(code="smtp.sender", reason=f"553 not to {EMAIL}"), "cancelled"),
+}
+
+
+@pytest.mark.parametrize("case", OUTCOMES)
+async def test_an_attempt_that_runs_meanwhile_leaves_nothing_of_an_erased_person(
+    case: str, desk: Desk, database: Database
+) -> None:
+    outcome, status = OUTCOMES[case]
+    go_on = asyncio.Event()
+
+    async def deliver(_: Message) -> Outcome:
+        await go_on.wait()
+        return outcome
+
+    desk.admin.execute(
+        "insert into outbox.recipient (tenant_id, user_id, email) values ('default', %s, %s)",
+        (USER, EMAIL),
+    )
+    desk.admin.execute(
+        "insert into outbox.template (tenant_id, code, channel, locale, version, subject,"
+        " body_text, keep_content) values ('default', 'hello', 'email', 'ru', 1,"
+        " 'For {{ first_name }}', 'Dear {{ first_name }}', 'full')"
+    )
+    handler = Scripted(deliver)
+    async with dispatching(desk, {}, channels={"email": handler}):
+        job_id = desk.enqueue(
+            channel="email",
+            user_id=USER,
+            template_code="hello",
+            data={"first_name": NAME},
+            meta={},
+            locale="ru",
+            created_at=in_s(0),
+            notify=True,
+        )
+        await handler.started.wait()
+        erase(desk)
+        assert desk.status(job_id) == "processing"
+        go_on.set()
+        await desk.until_status(job_id, "sent", "failed", "cancelled")
+    assert desk.status(job_id) == status
+    assert traces_in(database) == []
+
+
+async def test_an_outcome_that_comes_too_late_leaves_nothing_of_an_erased_person(
+    desk: Desk, hand: Hand, database: Database
+) -> None:
+    job_id = mail(desk, user_id=USER)
+    claimed = await hand.claim_one("email")
+    erase(desk)
+    await hand.die([claimed])
+    said = {"recipient": EMAIL, "subject": f"For {NAME}", "error_message": f"450 {EMAIL}"}
+    await hand.deliver(claimed, **said)
+    assert ("SENT", 1, None, True) in desk.deliveries(job_id)
+    assert traces_in(database) == []
+
+
+async def test_an_outcome_and_an_erasure_at_once_leave_nothing(
     desk: Desk, hand: Hand, database: Database
 ) -> None:
     mail(desk, user_id=USER)
     claimed = await hand.claim_one("email")
+    with database.admin_connect() as erasing:
+        # It has not committed when the outcome is recorded, which waits for it.
+        erasing.execute("select outbox.erase_recipient('default', %s, 'ann')", (USER,))
+        recording = asyncio.create_task(
+            hand.fail(claimed, recipient=EMAIL, error_message=f"550 {EMAIL} is unknown")
+        )
+        await desk.until(lambda: desk.value("select count(*) from pg_locks where not granted") > 0)
+    await recording
+    assert desk.rows("select job ->> 'erased', error_message from outbox.dead_letter") == [
+        ("true", "erased")
+    ]
+    assert traces_in(database) == []
+
+
+async def test_what_a_provider_tells_later_leaves_nothing_of_an_erased_person(
+    desk: Desk, hand: Hand, database: Database
+) -> None:
+    job_id = mail(desk, user_id=USER)
+    await hand.deliver(await hand.claim_one("email"), recipient=EMAIL)
     erase(desk)
-    assert desk.status(claimed.job_id) == "processing"
-    await hand.deliver(claimed, recipient=EMAIL, subject=f"For {NAME}")
-    assert traces_in(database) != []
+    (told,) = desk.rows(
+        "select known, stored from outbox.take_receipts('default', gen_random_uuid(), 'smtp',"
+        " json_build_array(json_build_object('job_id', %s::text, 'status', 'bounced',"
+        " 'at', now(), 'hard', true, 'detail', %s::text)))",
+        str(job_id),
+        f"550 {EMAIL} is unknown",
+    )
+    assert told == (1, 1)
+    assert traces_in(database) == []
+
+
+@pytest.mark.parametrize(
+    "to", [{"user_id": USER}, {"to": EMAIL.lower()}, {"to": ["a@b.c", EMAIL]}]
+)
+async def test_a_schedule_writes_to_an_erased_person_no_more(
+    to: dict[str, object], desk: Desk, hand: Hand, database: Database
+) -> None:
+    await live_a_life(desk, hand)
+    desk.admin.execute(
+        "insert into outbox.schedule (tenant_id, name, trigger, job, next_at, updated_by)"
+        " values ('default', 'daily', '{}', %s, now(), 'ann')",
+        (json.dumps({"channel": "email", "content": f"Dear {NAME}"} | to),),
+    )
     erase(desk)
+    assert desk.rows("select enabled, last_error from outbox.schedule") == [
+        (False, "Its recipient was erased")
+    ]
     assert traces_in(database) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from io import StringIO
 
@@ -28,10 +29,13 @@ def as_before() -> Iterator[None]:
 def said_of_an_error(log_format: LogFormat) -> str:
     stream = StringIO()
     configure_logging(level="info", log_format=log_format, process="api-1", stream=stream)
-    authorization = "Bearer " + "obx_secret"
+    authorization, name, address = "Bearer obx_secret", "Ann", "ann@example.com"
     try:
-        raise RuntimeError(f"gone, {len(authorization)}")
-    except RuntimeError:
+        try:
+            os.environ[name]
+        except KeyError as error:
+            raise ValueError(address, len(authorization)) from error
+    except ValueError:
         structlog.get_logger().exception("request failed", route="send")
     return stream.getvalue()
 
@@ -43,7 +47,23 @@ def test_an_error_is_logged_with_its_place_and_without_the_values_it_worked_on(
     said = said_of_an_error(log_format)
     assert "request failed" in said
     assert "in said_of_an_error" in said
-    assert "obx_secret" not in said
+    assert said.index("KeyError") < said.index("ValueError")
+    assert not any(value in said for value in ("obx_secret", "Ann", "example.com"))
+
+
+def test_what_is_about_code_says_so_and_what_is_in_a_group_is_named() -> None:
+    stream = StringIO()
+    configure_logging(level="info", log_format="json", stream=stream)
+    address = "ann@example.com"
+    try:
+        raise ExceptionGroup(address, [TypeError("no such thing"), KeyError(address)])
+    except ExceptionGroup:
+        structlog.get_logger().exception("failed")
+    assert (
+        "builtins.TypeError: no such thing\nbuiltins.KeyError"
+        in json.loads(stream.getvalue())["exception"]
+    )
+    assert "ann@example.com" not in stream.getvalue()
 
 
 def test_a_line_of_json_begins_with_when_how_bad_who_and_what() -> None:

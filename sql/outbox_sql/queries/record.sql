@@ -3,7 +3,8 @@
 -- The fence is (id, lease_no, claimed_by). An outcome whose lease has moved on changes nothing but
 -- leaves a row marked late; one that was recorded before (the commit's reply was lost) leaves
 -- nothing at all. Returns only what differs from the expected (late, cancelled, recorded before), and
--- what ended at the head of an ordering_key, which has another head now.
+-- what ended at the head of an ordering_key, which has another head now. Where the recipient was erased
+-- meanwhile, what is stored names nobody: hashes stay.
 with o as materialized (
     select o.*
     from json_to_recordset(%(outcomes)s::json) as o(
@@ -18,7 +19,7 @@ with o as materialized (
     where e.id = any(array(select id from o)) and e.id = o.id
       and e.lease_no = o.lease_no and e.claimed_by = o.epoch
       and (o.op = 'end' or e.cancel)
-    returning e.id, e.lease_no, e.lane_id, o.op <> 'end' as cancelled, e.ordering_id
+    returning e.id, e.lease_no, e.lane_id, o.op <> 'end' as cancelled, e.ordering_id, e.erased
 ), moved as (
     update outbox.entry as e
     set claimed_by = null,
@@ -38,6 +39,7 @@ with o as materialized (
     select o.*, coalesce(g.lane_id, m.lane_id) as lane_id, g.id is null and m.id is null as late,
            coalesce(g.cancelled, false) as cancelled, g.ordering_id,
            case when g.cancelled then 'CANCELLED' else o.status end as said,
+           case when g.id is not null then g.erased when m.id is null then outbox.is_erased(o.id) else false end as erased,
            case when g.id is null and m.id is null
                 -- A scalar, so that it can never become a hashed scan over all of history. A row of the
                 -- rescuer's is no repetition, also where a process took back what it had claimed itself.
@@ -57,8 +59,10 @@ with o as materialized (
     select j.id, j.started_at, j.finished_at, case when not j.late and not j.cancelled and j.op = 'again' then j.next_at end,
         j.epoch, case when j.recipient is not null then outbox.address_hash(j.recipient) end, j.lease_no,
         j.duration_ms, j.template_version, j.series, j.attempt, j.late,
-        j.op = 'end' or j.cancelled, j.said, j.tenant_id, j.provider, j.provider_message_id, j.recipient, j.subject,
-        j.locale, j.error_class, j.error_code, j.error_message, decode(j.content_sha256, 'hex'), decode(j.content, 'base64')
+        j.op = 'end' or j.cancelled, j.said, j.tenant_id, j.provider, case when not j.erased then j.provider_message_id end,
+        case when not j.erased then j.recipient end, case when not j.erased then j.subject end, j.locale, j.error_class,
+        j.error_code, case when j.erased and j.error_message is not null then 'erased' else j.error_message end,
+        decode(j.content_sha256, 'hex'), case when not j.erased then decode(j.content, 'base64') end
     from judged as j
     where (j.op <> 'release' or j.cancelled) and not j.repeated
       -- A late one may come when the job is no longer kept: then there is no partition for its history.
@@ -67,7 +71,10 @@ with o as materialized (
     insert into outbox.dead_letter (failed_at, id, job_id, series, attempts, tenant_id, queue, reason, error_class,
         error_code, error_message, job)
     select j.finished_at, j.id, f.job_id, j.series, j.attempt, f.tenant_id, f.queue, j.dead_reason, j.error_class,
-        j.error_code, coalesce(j.error_message, j.error_code, 'failed'), outbox.whole_job(f.job_id, f.created_at, f.job)
+        j.error_code, case when j.erased then 'erased' else coalesce(j.error_message, j.error_code, 'failed') end,
+        -- The job may still read here as it was before.
+        case when j.erased then jsonb_build_object('job_id', f.job_id, 'erased', true)
+             else outbox.whole_job(f.job_id, f.created_at, f.job) end
     from judged as j
     cross join lateral (select f.job_id, f.tenant_id, f.queue, f.created_at, f.job
                         from outbox.job as f where f.id = j.id offset 0) as f
@@ -90,6 +97,6 @@ with o as materialized (
         lane_id int, pickup_ms_sum bigint, durations int[], pickups int[], attempts jsonb)
       on h.lane_id = c.lane_id
 )
-select j.id, j.lease_no, j.late, j.cancelled, j.repeated, j.ordering_id is not null as ordered
+select j.id, j.lease_no, j.late, j.cancelled, j.repeated, j.ordering_id is not null as ordered, j.erased
 from judged as j
-where j.late or j.cancelled or j.ordering_id is not null
+where j.late or j.cancelled or j.erased or j.ordering_id is not null

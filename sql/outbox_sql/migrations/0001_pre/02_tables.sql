@@ -248,7 +248,9 @@ create table outbox.entry (
     -- What available_at waits for: 0 the producer's send_after, 1 a backoff, 2 a snooze, 3 the pause of a
     -- destination, 4 a dispatcher that has the handler.
     waits             smallint    not null default 0 check (waits between 0 and 4),
-    cancel            boolean     not null default false
+    cancel            boolean     not null default false,
+    -- Its recipient was erased while an attempt ran: its outcome leaves nothing personal behind.
+    erased            boolean     not null default false
 ) with (fillfactor = 42, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.2);
 create index entry_claim on outbox.entry (lane_id, priority, available_at, id);

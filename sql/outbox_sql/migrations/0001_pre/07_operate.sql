@@ -215,7 +215,7 @@ create function outbox.plain_meta(job jsonb) returns jsonb
 
 -- Erase a person: personal data goes, user_id becomes a pseudonym everywhere, hashes stay. It looks
 -- through all jobs that are kept for those that had the address alone: no index knows it, and
--- nobody is erased often. A second call finds what attempts that were running have written since.
+-- nobody is erased often. What attempts that are running write later is erased as it is recorded.
 create function outbox.erase_recipient(for_tenant text, for_user text, actor text)
     returns table (pseudonym text, jobs int, cancelled int)
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -247,6 +247,8 @@ begin
           and j.tenant_id = for_tenant and lower(j.job ->> 'to') = any(known_addresses));
     select count(*) filter (where c.result = 'cancelled') into stopped
     from outbox.cancel_jobs(ids, actor, 'recipient erased') as c;
+    -- What is left of these is running. Its outcome waits for this row, or this waited for it.
+    update outbox.entry as e set erased = true where e.id = any(ids);
     update outbox.job as j
     set user_id = case when j.user_id is not null then alias end,
         job = (j.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'user_id', 'idempotency_key',
@@ -273,6 +275,7 @@ begin
       and (position(for_user in d.raw_value) > 0
            or exists (select from unnest(known_addresses) as a where position(a in lower(d.raw_value)) > 0));
     update outbox.receipt as r set detail = null where r.id = any(ids);
+    update outbox.receipt_expected as r set provider_message_id = null, told = true where r.id = any(ids);
     delete from outbox.inbox_message as m where m.tenant_id = for_tenant and m.user_id = for_user;
     delete from outbox.sink_message as m where m.tenant_id = for_tenant
         and (lower(m.recipient) = any(known_addresses) or m.recipient = for_user
@@ -291,12 +294,35 @@ begin
     update outbox.lane as l set hold_reason = 'erased'
     where l.tenant_id = for_tenant
       and exists (select from unnest(known_addresses) as a where position(a in lower(l.hold_reason)) > 0);
+    -- What was to go to that person by the clock does so no more.
+    update outbox.schedule as s
+    set enabled = false, last_error = 'Its recipient was erased', last_error_at = clock_timestamp(),
+        job = (s.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'idempotency_key',
+                             'ordering_key', 'dedup_key'])
+              || jsonb_build_object('user_id', alias, 'data', '{}'::jsonb) || outbox.plain_meta(s.job)
+    where s.tenant_id = for_tenant
+      and (s.job ->> 'user_id' = for_user
+           or exists (select from jsonb_array_elements_text(case jsonb_typeof(s.job -> 'to')
+                          when 'array' then s.job -> 'to' else jsonb_build_array(s.job -> 'to') end) as t(address)
+                      where lower(t.address) = any(known_addresses)));
     update outbox.event as e set user_id = alias, data = '{}' where e.tenant_id = for_tenant and e.user_id = for_user;
     delete from outbox.device as d where d.tenant_id = for_tenant and d.user_id = for_user;
     delete from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, 'erase', for_tenant, jsonb_build_object('pseudonym', alias, 'jobs', cardinality(ids)));
     return query select alias, cardinality(ids), coalesce(stopped, 0);
+end
+$$;
+
+-- Whether a job's recipient was erased, for outcomes that came too late to find an entry which says so. An
+-- erasure that is running is waited for.
+create function outbox.is_erased(wanted bigint) returns boolean
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    said boolean;
+begin
+    select j.job ? 'erased' into said from outbox.job as j where j.id = wanted for share;
+    return coalesce(said, false);
 end
 $$;
 

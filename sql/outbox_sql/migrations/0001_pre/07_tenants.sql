@@ -27,13 +27,13 @@ begin
     end if;
     return query
     with found as materialized (
-        select j.id, j.channel, e.status, e.at, e.detail, e.hard
+        select j.id, j.channel, e.status, e.at, case when not j.erased then e.detail end as detail, e.hard
         from json_to_recordset(events) as e(job_id uuid, message_id text, status text, at timestamptz, detail text,
                                             hard boolean)
         left join outbox.job_key as k on k.tenant_id = for_tenant and k.job_id = e.job_id
         left join outbox.receipt_expected as x
           on x.provider_id = for_provider and x.tenant_id = for_tenant and x.provider_message_id = e.message_id
-        cross join lateral (select j.id, j.channel from outbox.job as j
+        cross join lateral (select j.id, j.channel, j.job ? 'erased' as erased from outbox.job as j
                             where j.id = coalesce(k.id, x.id) and j.tenant_id = for_tenant offset 0) as j
     ), fresh as (
         insert into outbox.receipt (id, tenant_id, status, at, provider, detail)
