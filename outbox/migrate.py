@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from importlib.metadata import entry_points, version
-from importlib.resources import files
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import psycopg
 from psycopg import sql
 
 from outbox.errors import StoreUnavailable
+from outbox.store.revisions import Branch, revisions_of, too_new
 
 # Alembic and SQLAlchemy take more than a second to import: only where there is something to do.
 if TYPE_CHECKING:
@@ -101,20 +101,15 @@ def missing_revisions(url: str, phase: Phase = "all") -> list[str]:
     return _missing(_applied(url), phase)
 
 
-def older_processes(url: str) -> list[str]:
-    """Return the living dispatchers of another version than this: `post` must wait for them.
-
-    APIs have no heartbeat: whoever runs `post` has to know that no older one is left.
-    """
-    with psycopg.connect(url, connect_timeout=5) as connection:
-        rows = connection.execute(
-            "select distinct d.name || ' (' || d.version || ')' from outbox.dispatcher as d"
-            " where not d.fenced and d.rescued_at is null and d.version <> %s"
-            " and d.heartbeat_at > clock_timestamp() - make_interval(secs => d.lease_s)"
-            " order by 1",
-            (version("outbox"),),
+def objection(url: str) -> str | None:
+    """Return why processes of this version cannot start on the database; None if they can."""
+    applied = _applied(url)
+    if missing := _missing(applied, "pre"):
+        return (
+            f"The database is not migrated for this version ({', '.join(missing)} missing): run "
+            "`outbox migrate`."
         )
-        return [str(row[0]) for row in rows]
+    return too_new(_reached(applied, "post"))
 
 
 def _applied(url: str) -> set[str]:
@@ -130,14 +125,7 @@ def _applied(url: str) -> set[str]:
         raise StoreUnavailable(f"cannot reach Postgres: {error}") from error
 
 
-def _known(branch: str) -> list[str]:
-    """Return this version's revisions of a branch, oldest first."""
-    versions = files("outbox_sql.migrations").joinpath("versions").iterdir()
-    names = sorted(name.removesuffix(".py") for v in versions if (name := v.name).endswith(".py"))
-    return [name for name in names if name[:4].isdecimal() and name.endswith(f"_{branch}")]
-
-
-def _reached(applied: set[str], branch: str) -> int:
+def _reached(applied: set[str], branch: Branch) -> int:
     """Return the number of a branch's newest applied revision, of newer versions' too.
 
     A `post` that depends on a `pre` stands for it in Alembic's table.
@@ -147,11 +135,11 @@ def _reached(applied: set[str], branch: str) -> int:
 
 
 def _missing(applied: set[str], phase: Phase) -> list[str]:
-    branches = ("pre", "post") if phase == "all" else (phase,)
+    branches: tuple[Branch, ...] = ("pre", "post") if phase == "all" else (phase,)
     return [
         name
         for branch in branches
-        for name in _known(branch)
+        for name in revisions_of(branch)
         if int(name[:4]) > _reached(applied, branch)
     ]
 

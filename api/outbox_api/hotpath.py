@@ -7,6 +7,9 @@ of taking a job in. The route is registered there as any other, for its descript
 other method; only this one method on this one path is answered before.
 
 A HEAD is a GET whose body stays here: probes and load balancers ask so.
+
+A process that is leaving ends each connection with its next answer, so that clients who keep one
+open come back over a new one, which leads elsewhere.
 """
 
 from __future__ import annotations
@@ -63,6 +66,8 @@ class OutboxApp(Litestar):
         """Answer a request (ASGI)."""
         if scope["type"] == ScopeType.HTTP:
             http = cast(HTTPScope, scope)
+            if self.runtime.leaving:
+                send = _closing(cast(Send, send))
             if http["method"] == "POST" and http["path"] == self.hot.path:
                 await self._take_job(http, cast(Receive, receive), cast(Send, send))
                 return
@@ -96,6 +101,15 @@ class OutboxApp(Litestar):
             self.runtime.metrics.count(
                 "POST", self.hot.path, status, time.perf_counter() - started_s
             )
+
+
+def _closing(send: Send) -> Send:
+    async def send_closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
+        await send(message)
+
+    return send_closing
 
 
 def _without_body(send: Send) -> Send:

@@ -20,6 +20,7 @@ from outbox_api.doorbell import Doorbell
 from outbox_api.gauges import Gauges, read_attempts, read_queues
 from outbox_api.intake import Intake
 from outbox_api.metrics import HttpMetrics, series
+from outbox_api.presence import Presence
 from outbox_api.requests import Incoming
 from outbox_api.waiting import Waiting
 
@@ -51,6 +52,7 @@ class Runtime:
         self.gauges = Gauges(self.database, read_queues)
         self.attempts = Gauges(self.database, read_attempts)
         self.alerting = Alerting(config, self.database, self.gauges)
+        self.presence = Presence(self.database)
         self.metrics = HttpMetrics()
         self.renderer = Renderer()
         self.openapi_json = b"{}"
@@ -63,6 +65,7 @@ class Runtime:
     async def running(self) -> AsyncIterator[None]:
         """Open what needs an event loop, and close it in order: what was accepted is stored."""
         async with self.database, self.bell:
+            self.presence.start()
             self.alerting.start()
             sending = None
             if self.telemetry is not None and self.telemetry.wants_metrics:
@@ -81,6 +84,7 @@ class Runtime:
                 await self.gauges.close()
                 await self.attempts.close()
                 await self.renderer.close()
+                await self.presence.close()
                 if self.telemetry is not None:
                     await self.telemetry.close()
 

@@ -150,17 +150,20 @@ def _server_version(url: str) -> int:
 
 
 def _migrations(url: str) -> Check:
-    from outbox.migrate import missing_revisions
+    from outbox.migrate import missing_revisions, objection
 
     try:
         missing = missing_revisions(url)
+        cannot = objection(url)
     except psycopg.errors.InsufficientPrivilege:
         # The table of revisions is the owner's; the store itself is looked at below.
         return Check("migrations", "ok", "run; this login may not see which")
+    if cannot is not None and not missing:
+        return Check("migrations", "fault", cannot, "Run the version that migrated it.")
     if missing:
-        return Check(
-            "migrations", "fault", f"missing: {', '.join(missing)}", "Run `outbox migrate`."
-        )
+        state: State = "warning" if cannot is None else "fault"
+        advice = "Run `outbox migrate`; a `post` part, when no older process is left."
+        return Check("migrations", state, f"missing: {', '.join(missing)}", advice)
     return Check("migrations", "ok", "up to date")
 
 

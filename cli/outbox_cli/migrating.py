@@ -31,7 +31,7 @@ def migrate(
         Phase,
         typer.Option(
             help="`pre`: what older processes can live with. `post`: the rest, when none runs any "
-            "more; refused while an older dispatcher lives."
+            "more; refused while an older one lives."
         ),
     ] = "all",
     wait: Annotated[
@@ -40,10 +40,18 @@ def migrate(
             min=0,
             max=WAIT_S_MAX,
             help="How many seconds to wait for the database to answer; with --check, for it to be "
-            "migrated.",
+            "migrated; before `post`, for older processes to go.",
             metavar="SECONDS",
         ),
     ] = 0,
+    or_later: Annotated[
+        bool,
+        typer.Option(
+            "--or-later",
+            help="With --phase post: exit 0 too where older processes don't go. Everything works "
+            "without that part; run it again when they have.",
+        ),
+    ] = False,
     admin_url: Annotated[
         str | None,
         typer.Option(
@@ -53,6 +61,8 @@ def migrate(
     ] = None,
 ) -> None:
     """Bring the database up to date. Safe at any time, from several places at once."""
+    if or_later and (phase != "post" or check or sql):
+        raise typer.BadParameter("--or-later goes with --phase post alone")
     if sql and check:
         raise typer.BadParameter("--sql and --check exclude each other")
     if sql:
@@ -71,7 +81,13 @@ def migrate(
             _check(url, phase, deadline)
             return
         if phase != "pre":
-            _refuse_post_beside_older(url)
+            try:
+                _refuse_post_beside_older(url, deadline)
+            except OlderLive as refused:
+                if not or_later:
+                    raise
+                say(str(refused))
+                return
         migrate_database(config, admin_url, phase=phase)
         done = "up to date" if phase == "all" else f"up to date as far as `{phase}` goes"
         say(f"the database is {done}.")
@@ -148,15 +164,23 @@ def _await_database(url: str, deadline: float) -> None:
             sleep(LOOK_AGAIN_S)
 
 
-def _refuse_post_beside_older(url: str) -> None:
-    """Raise Failure where a part that older code cannot live with is due, and such code runs."""
-    from outbox.migrate import missing_revisions, older_processes
+class OlderLive(Failure):
+    """The `post` part is due, and has to wait for processes that don't know it."""
+
+
+def _refuse_post_beside_older(url: str, deadline: float) -> None:
+    """Raise OlderLive where a part that older code cannot live with is due, and such code runs."""
+    from outbox.migrate import missing_revisions
+    from outbox.store.revisions import older_processes
 
     missing = missing_revisions(url)
-    if "0001_pre" in missing or not [name for name in missing if name.endswith("_post")]:
+    due = [int(name[:4]) for name in missing if name.endswith("_post")]
+    if "0001_pre" in missing or not due:
         return
-    if older := older_processes(url):
-        raise Failure(
-            f"Dispatchers of another version live: {', '.join(older)}. Nothing was changed. Run "
-            "`outbox migrate --phase pre` now, and `--phase post` when they are gone."
-        )
+    while older := older_processes(url, max(due)):
+        if monotonic() >= deadline:
+            raise OlderLive(
+                f"Older processes live: {', '.join(older)}. Nothing was changed. Run `outbox "
+                "migrate --phase pre` now, and `--phase post` when they are gone."
+            )
+        sleep(LOOK_AGAIN_S)

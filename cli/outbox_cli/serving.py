@@ -136,6 +136,7 @@ def prepared(config: Config, *, migrate: bool) -> Iterator[tuple[Place, Embedded
 
         with EmbeddedServer.acquire(config.data_dir) as server:
             migrate_embedded(config, server.admin_url)
+            _require_schema(server.admin_url)
             yield Place(server.url, server.admin_url), server
         return
     if migrate:
@@ -148,17 +149,16 @@ def prepared(config: Config, *, migrate: bool) -> Iterator[tuple[Place, Embedded
 
 
 def _require_migrated(config: Config) -> None:
-    from outbox.migrate import missing_revisions
-
     url = config.direct_database_url or config.database_url
     assert url is not None
-    missing = missing_revisions(url, "pre")
-    if missing:
-        raise Failure(
-            f"The database is not migrated for this version ({', '.join(missing)} missing): run "
-            "`outbox migrate`.",
-            DATABASE,
-        )
+    _require_schema(url)
+
+
+def _require_schema(url: str) -> None:
+    from outbox.migrate import objection
+
+    if sentence := objection(url):
+        raise Failure(sentence, DATABASE)
 
 
 def _begin(process: str) -> Config:

@@ -40,14 +40,18 @@ class Liveness:
         lanes: LaneBook,
         wakeup: Wakeup,
         heartbeat_s: float,
+        schema_revision: int,
         on_lanes: Callable[[], None],
+        on_outdated: Callable[[int], None],
         gates: Gates,
     ) -> None:
         self._life = life
         self._lanes = lanes
         self._wakeup = wakeup
         self._heartbeat_s = heartbeat_s
+        self._schema_revision = schema_revision
         self._on_lanes = on_lanes
+        self._on_outdated = on_outdated
         self._gates = gates
         self._control = asyncio.Event()
         self.ready = asyncio.Event()
@@ -79,6 +83,8 @@ class Liveness:
             self._life.fence()
             raise Fenced(f"epoch {self._life.epoch}")
         self._life.beat(sent_at=sent_at, db_now=beat.now)
+        if beat.post_revision > self._schema_revision:
+            self._on_outdated(beat.post_revision)
         self._life.gaps = beat.gaps
         self._life.replays = beat.replays
         self._life.next_fire = beat.next_fire

@@ -21,6 +21,7 @@ from outbox import otel
 from outbox.backoff import Backoff
 from outbox.channels.registry import load_handlers, load_queue_handlers
 from outbox.config import Config
+from outbox.errors import StoreUnavailable
 from outbox.settings import queue_name, specs
 from outbox_dispatcher.health import figures, serve_health
 from outbox_dispatcher.service import Dispatcher
@@ -65,7 +66,10 @@ def run(
     *,
     on_ready: Callable[[], None] | None = None,
 ) -> None:
-    """Dispatch until a signal comes, or with `drain` until nothing is due. Raises ConfigError."""
+    """Dispatch until a signal comes, or with `drain` until nothing is due. Raises ConfigError.
+
+    Raises StoreUnavailable when the database has been migrated past this version.
+    """
     uvloop.run(dispatch(config, database_url, orders, on_ready=on_ready))
 
 
@@ -101,6 +105,8 @@ async def dispatch(
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
     log.info("dispatcher stopped")
+    if dispatcher.outdated is not None:
+        raise StoreUnavailable(dispatcher.outdated)
 
 
 @contextlib.asynccontextmanager

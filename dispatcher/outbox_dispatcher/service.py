@@ -30,6 +30,7 @@ from outbox.outcome import Outcome, Rejected
 from outbox.render import RenderPool
 from outbox.sealing import Keyring
 from outbox.store import dispatch, engine
+from outbox.store.revisions import too_new
 from outbox_dispatcher.claimer import Claimer
 from outbox_dispatcher.endpoints import EndpointShelf
 from outbox_dispatcher.executor import Executor
@@ -151,10 +152,14 @@ class Dispatcher:
             lanes=self.lanes,
             wakeup=self.wakeup,
             heartbeat_s=settings.heartbeat_s,
+            schema_revision=settings.schema_revision,
             on_lanes=self._lanes_changed,
+            on_outdated=self._outdated,
             gates=self.gates,
         )
         self.ready = asyncio.Event()
+        self.outdated: str | None = None
+        """Why this version cannot go on, once somebody has migrated past it."""
 
     def stop(self) -> None:
         """Claim nothing more; finish what runs within the grace time; hand the rest back."""
@@ -239,6 +244,7 @@ class Dispatcher:
             epoch=epoch,
             name=settings.name,
             version=settings.code_version,
+            schema_revision=settings.schema_revision,
             pid=os.getpid(),
             queues=None if settings.queues is None else sorted(settings.queues),
             lease_s=settings.lease_s,
@@ -370,6 +376,13 @@ class Dispatcher:
             await engine.release_orphans(links.side, known, epoch=self.life.epoch)
             if lanes:
                 await engine.ring(links.side, sorted(lanes))
+
+    def _outdated(self, post: int) -> None:
+        """End in order: the schema is about to be one that this code doesn't know."""
+        if self.outdated is None:
+            self.outdated = too_new(post)
+            log.error("migrated past this version", post=post)
+            self.stop()
 
     def outstanding(self) -> int:
         """Return how many jobs are between claim and record here."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from outbox.backoff import BY_CHANNEL, PATIENT, Backoff
+from outbox.store.revisions import known_revision
 
 CONCURRENCY = {"email": 10, "sms": 3, "media-processing": 5, "media-sync": 5, "watermark": 3}
 CONCURRENCY_OTHERS = 10
@@ -41,6 +42,7 @@ class DispatcherSettings:
     provider_settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     secret_key: str | None = field(default=None, repr=False)
     code_version: str = field(default_factory=lambda: version("outbox"))
+    schema_revision: int = field(default_factory=known_revision)
 
     def concurrency_of(self, queue: str, channel: str | None) -> int:
         """Return how many attempts of a queue this process runs at once."""

@@ -181,6 +181,7 @@ class Beat(msgspec.Struct, frozen=True):
     replays: bool
     next_fire: datetime | None
     destinations: int
+    post_revision: int
 
 
 class Lane(msgspec.Struct, frozen=True):
@@ -327,19 +328,20 @@ async def register(
     lease_s: float,
     handlers: Sequence[str] = (),
     locks: bool = True,
+    schema_revision: int = 0,
 ) -> None:
     """Make the dispatcher's row, and with `locks` take the session's advisory lock on the epoch.
 
     `handlers`: what it can deliver, as `channel:NAME` and `queue:NAME`. Behind a pooler the lock
-    would outlive us on a connection that others use.
+    would outlive us on a connection that others use. `schema_revision`: the newest that it knows.
     """
     if locks:
         await connection.execute("select pg_advisory_lock(%s)", (epoch,))
     await connection.execute(
         "insert into outbox.dispatcher"
-        " (epoch, name, version, pid, queues, lease_s, handlers, locks)"
-        " values (%s, %s, %s, %s, %s, %s, %s, %s)",
-        (epoch, name, version, pid, queues, lease_s, list(handlers), locks),
+        " (epoch, name, version, pid, queues, lease_s, handlers, locks, schema_revision)"
+        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (epoch, name, version, pid, queues, lease_s, list(handlers), locks, schema_revision),
     )
 
 

@@ -138,13 +138,6 @@ async def session_secret(connection: Connection) -> bytes:
     return bytes(row[0])
 
 
-async def is_ready(connection: Connection) -> bool:
-    """Tell whether the schema is there, with a partition for tomorrow."""
-    cursor = await connection.execute(query("store_ready"))
-    row = await cursor.fetchone()
-    return row is not None and bool(row[0])
-
-
 async def _number(connection: Connection, name: str, parameters: Mapping[str, object]) -> int:
     cursor = await connection.execute(query(name), parameters)
     row = await cursor.fetchone()

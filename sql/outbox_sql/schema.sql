@@ -1789,6 +1789,11 @@ begin
     where d.epoch = any(array(select x.epoch from outbox.dispatcher as x
                               where x.rescued_at < moment - interval '1 day' limit rows_max));
     get diagnostics gone = row_count;
+    total := total + gone;
+    delete from outbox.api_process as p
+    where p.process_id = any(array(select x.process_id from outbox.api_process as x
+                                   where x.heartbeat_at < moment - interval '1 day' limit rows_max));
+    get diagnostics gone = row_count;
     return total + gone;
 end
 $$;
@@ -2393,6 +2398,15 @@ $$;
 CREATE FUNCTION outbox.ring(lane_ids integer[]) RETURNS void
     LANGUAGE sql
     AS $$ select pg_notify('outbox_bell', left(array_to_string(lane_ids[:200], ','), 7000)) $$;
+
+CREATE FUNCTION outbox.schema_revisions(OUT pre integer, OUT post integer) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select coalesce(max(left(v.version_num, 4)::int), 0),
+           coalesce(max(left(v.version_num, 4)::int) filter (where right(v.version_num, 5) = '_post'), 0)
+    from outbox.alembic_version as v
+$$;
 
 CREATE FUNCTION outbox.scope_lane(for_tenant text, for_queue text, for_scope text) RETURNS integer
     LANGUAGE plpgsql
@@ -3307,6 +3321,16 @@ CREATE VIEW outbox.api_notification_history WITH (security_invoker='true') AS
              JOIN outbox.job j ON ((j.id = e.id)))
           WHERE (e.claimed_by IS NOT NULL)) h;
 
+CREATE TABLE outbox.api_process (
+    process_id bigint NOT NULL,
+    name text NOT NULL,
+    version text NOT NULL,
+    schema_revision integer NOT NULL,
+    pid integer NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    heartbeat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
 CREATE TABLE outbox.bucket (
     name text NOT NULL,
     tokens double precision DEFAULT 'Infinity'::double precision NOT NULL,
@@ -3408,6 +3432,7 @@ CREATE TABLE outbox.dispatcher (
     seen_version bigint DEFAULT 0 NOT NULL,
     lease_s double precision DEFAULT 60 NOT NULL,
     locks boolean DEFAULT true NOT NULL,
+    schema_revision integer DEFAULT 0 NOT NULL,
     fenced boolean DEFAULT false NOT NULL,
     rescued_at timestamp with time zone
 );
@@ -4257,6 +4282,9 @@ ALTER TABLE ONLY outbox.api_key
 ALTER TABLE ONLY outbox.api_key
     ADD CONSTRAINT api_key_pkey PRIMARY KEY (key_id);
 
+ALTER TABLE ONLY outbox.api_process
+    ADD CONSTRAINT api_process_pkey PRIMARY KEY (process_id);
+
 ALTER TABLE ONLY outbox.bucket
     ADD CONSTRAINT bucket_pkey PRIMARY KEY (name);
 
@@ -5051,6 +5079,10 @@ REVOKE ALL ON FUNCTION outbox.ring(lane_ids integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.ring(lane_ids integer[]) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.ring(lane_ids integer[]) TO outbox_api;
 
+REVOKE ALL ON FUNCTION outbox.schema_revisions(OUT pre integer, OUT post integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.schema_revisions(OUT pre integer, OUT post integer) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.schema_revisions(OUT pre integer, OUT post integer) TO outbox_api;
+
 REVOKE ALL ON FUNCTION outbox.scope_lane(for_tenant text, for_queue text, for_scope text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.scope_lane(for_tenant text, for_queue text, for_scope text) TO outbox_dispatcher;
 
@@ -5166,6 +5198,9 @@ GRANT SELECT,INSERT ON TABLE outbox.operator_action TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.api_notification_history TO outbox_dispatcher;
 GRANT SELECT ON TABLE outbox.api_notification_history TO outbox_api;
+
+GRANT SELECT ON TABLE outbox.api_process TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.api_process TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.bucket TO outbox_dispatcher;
 

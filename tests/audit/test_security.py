@@ -39,6 +39,7 @@ NOT_BY_TENANT = {
     "handler": "what is installed here",
     "queue_pause": "whole queues",
     "dispatcher": "processes",
+    "api_process": "processes",
     "producer_tenant": "read by the owner's functions alone",
     "retiring": "days",
     "chore": "what is done for all",

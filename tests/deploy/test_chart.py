@@ -168,9 +168,15 @@ def test_nothing_waits_for_what_it_blocks() -> None:
     installed = rendered(FULL)
     job = next(each for each in installed if each["kind"] == "Job")
     assert "annotations" not in job["metadata"]
-    upgraded = next(each for each in rendered(FULL, upgrade=True) if each["kind"] == "Job")
-    assert upgraded["metadata"]["annotations"]["helm.sh/hook"] == "pre-upgrade"
-    assert "--phase=pre" in upgraded["spec"]["template"]["spec"]["containers"][0]["args"]
+    jobs = [each for each in rendered(FULL, upgrade=True) if each["kind"] == "Job"]
+    asked = {
+        job["metadata"]["annotations"]["helm.sh/hook"]: container["args"]
+        for job in jobs
+        for container in job["spec"]["template"]["spec"]["containers"]
+    }
+    assert set(asked) == {"pre-upgrade", "post-upgrade"}
+    assert "--phase=pre" in asked["pre-upgrade"]
+    assert {"--phase=post", "--or-later"} <= set(asked["post-upgrade"])
 
 
 def test_autoscalers_ask_what_the_schema_answers(database: Database) -> None:

@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
-
 import psycopg
-import pytest
-from psycopg import sql
 
 from outbox.migrate import migrate, missing_revisions
 from tests.cli.shell import Shell
-from tests.postgres import Databases
-
-
-@pytest.fixture
-def fresh(databases: Databases) -> Iterator[str]:
-    """An empty database, by its superuser's URL."""
-    name = sql.Identifier(f"{databases.run.name}_{databases.worker}_phases")
-    with ExitStack() as stack:
-        admin = stack.enter_context(databases.server.connect())
-        admin.execute(sql.SQL("create database {}").format(name))
-        stack.callback(admin.execute, sql.SQL("drop database {} with (force)").format(name))
-        yield databases.server.admin_url_of(name.as_string().strip('"'))
 
 
 def test_this_version_starts_on_the_pre_part_and_the_post_part_may_come_later(
@@ -56,7 +39,7 @@ def test_the_post_part_is_refused_while_an_older_dispatcher_lives(
         )
         refused = shell.run("migrate", "--phase", "post")
         assert refused.code == 1
-        assert "old (0.0.1)" in refused.err
+        assert "dispatcher old (0.0.1)" in refused.err
         assert shell.run("migrate", "--check", "--phase", "pre").code == 0
         assert shell.run("migrate", "--check", "--wait", "1").code == 1
         admin.execute("update outbox.dispatcher set fenced = true")

@@ -12,9 +12,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from outbox.channels.registry import CONTRACT_CHANNELS
 from outbox.errors import StoreUnavailable
-from outbox.store import queues
 from outbox.store.pool import EVERY_TENANT
 from outbox.store.queues import QueueRow
+from outbox.store.revisions import readiness
 from outbox_api.answers import answer
 from outbox_api.gauges import Snapshot
 from outbox_api.metrics import store_text
@@ -154,19 +154,22 @@ async def live(request: ApiRequest) -> ASGIResponse:
     summary="Tell whether requests can be served",
     tag="monitoring",
     needs="open",
-    answers={200: Answer(Liveness, "The database is there, and migrated.", {"status": "ready"})},
+    answers={
+        200: Answer(Liveness, "The database is there, its schema suits.", {"status": "ready"})
+    },
     problems=(503,),
     prefix="",
 )
 async def ready(request: ApiRequest) -> ASGIResponse:
-    """Ask the database, and look whether it is migrated; no when this process is leaving."""
+    """Ask the database, and look whether its schema suits; no when this process is leaving."""
     if runtime_of(request).leaving:
         raise Problem(503, "This process is about to stop.")
     async with runtime_of(request).database.transaction(
         EVERY_TENANT, read_only=True
     ) as connection:
-        if not await queues.is_ready(connection):
-            raise StoreUnavailable("not migrated, or no partition is left for tomorrow")
+        state = await readiness(connection)
+    if objection := state.objection():
+        raise Problem(503, objection)
     return answer(Liveness(status="ready"))
 
 

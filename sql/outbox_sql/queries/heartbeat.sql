@@ -1,5 +1,5 @@
 -- Say that this dispatcher lives, fence those that don't, and learn whether lanes or destinations have
--- changed, whether an ordering_key stands still, or dead letters are to be replayed.
+-- changed, whether an ordering_key stands still, or dead letters are to be replayed, and how far `post` has come.
 -- Dead: no heartbeat for a lease; or none for 2.5 s and no advisory lock (its connection is gone),
 -- unless it never had one: behind a pooler there is none.
 -- Skip locked: two dispatchers that look at each other must not wait for each other.
@@ -37,5 +37,6 @@ select exists (select from beat) as alive,
        exists (select from outbox.ordering_gap) as gaps,
        exists (select from outbox.replay_run as r where r.state = 'running') as replays,
        (select min(s.next_at) from outbox.schedule as s where s.enabled and s.next_at is not null) as next_fire,
-       c.destinations
+       c.destinations,
+       (outbox.schema_revisions()).post as post_revision
 from outbox.control as c

@@ -419,8 +419,21 @@ create table outbox.dispatcher (
     seen_version      bigint      not null default 0,
     lease_s           double precision not null default 60,
     locks             boolean     not null default true,
+    schema_revision   int         not null default 0,  -- the newest that its code knows
     fenced            boolean     not null default false,
     rescued_at        timestamptz
+);
+
+-- A running API process, for as long as its heartbeat is young. It has no part in any job: a `post`
+-- migration waits until none is left whose code knows less than it.
+create table outbox.api_process (
+    process_id        bigint      primary key,
+    name              text        not null,
+    version           text        not null,
+    schema_revision   int         not null,
+    pid               int         not null,
+    started_at        timestamptz not null default clock_timestamp(),
+    heartbeat_at      timestamptz not null default clock_timestamp()
 );
 
 -- What a provider told us after it took a message. Append-only.

@@ -159,6 +159,11 @@ begin
     where d.epoch = any(array(select x.epoch from outbox.dispatcher as x
                               where x.rescued_at < moment - interval '1 day' limit rows_max));
     get diagnostics gone = row_count;
+    total := total + gone;
+    delete from outbox.api_process as p
+    where p.process_id = any(array(select x.process_id from outbox.api_process as x
+                                   where x.heartbeat_at < moment - interval '1 day' limit rows_max));
+    get diagnostics gone = row_count;
     return total + gone;
 end
 $$;

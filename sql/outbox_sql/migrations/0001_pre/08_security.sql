@@ -60,6 +60,15 @@ create function outbox.authenticate(hash bytea)
     where k.key_sha256 = hash and k.revoked_at is null and (k.expires_at is null or k.expires_at > clock_timestamp())
 $$;
 
+-- How far the schema has come: what a process compares with what its code knows. A `post` that depends
+-- on a `pre` stands for it in Alembic's table.
+create function outbox.schema_revisions(out pre int, out post int)
+    language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select coalesce(max(left(v.version_num, 4)::int), 0),
+           coalesce(max(left(v.version_num, 4)::int) filter (where right(v.version_num, 5) = '_post'), 0)
+    from outbox.alembic_version as v
+$$;
+
 revoke all on all functions in schema outbox from public;
 -- What later migrations add as well.
 alter default privileges for role outbox_owner revoke execute on functions from public;
@@ -96,12 +105,13 @@ revoke all on outbox.api_key from outbox_dispatcher;
 revoke insert, update, delete on outbox.setting from outbox_dispatcher;
 -- Functions of the owner see to these.
 revoke all on outbox.retiring, outbox.chore from outbox_dispatcher;
+revoke insert, update, delete on outbox.api_process from outbox_dispatcher;
 grant usage on all sequences in schema outbox to outbox_dispatcher, outbox_api;
 
 grant execute on function outbox.find_job, outbox.cancel_jobs, outbox.retry_job, outbox.promote_job,
     outbox.release_job, outbox.plan_replay, outbox.begin_replay, outbox.stop_replay, outbox.take_receipts, outbox.set_paused,
     outbox.set_lane_limits, outbox.set_destination, outbox.limits_now, outbox.list_destinations,
-    outbox.unseen_by, outbox.erase_recipient, outbox.authenticate, outbox.sees, outbox.current_status,
+    outbox.schema_revisions, outbox.unseen_by, outbox.erase_recipient, outbox.authenticate, outbox.sees, outbox.current_status,
     outbox.live_status, outbox.ended_status, outbox.accepted_status, outbox.whole_job, outbox.from_priority,
     outbox.to_priority, outbox.id_time, outbox.id_floor, outbox.ring, outbox.partition_days_left,
     outbox.make_partitions, outbox.retention_lag, outbox.clean_jobs, outbox.address_hash, outbox.to_time, outbox.uuid5, outbox.pointer to outbox_api;
@@ -112,7 +122,7 @@ grant select on outbox.job_key, outbox.job, outbox.entry, outbox.delivery, outbo
     outbox.api_notification, outbox.api_notification_delivery, outbox.api_notification_history to outbox_api;
 grant select, insert, update, delete on outbox.template, outbox.recipient, outbox.device, outbox.suppression,
     outbox.inbox_message, outbox.sink_message, outbox.event, outbox.rule, outbox.api_key, outbox.tenant,
-    outbox.provider, outbox.endpoint, outbox.schedule to outbox_api;
+    outbox.provider, outbox.endpoint, outbox.schedule, outbox.api_process to outbox_api;
 grant insert on outbox.operator_action to outbox_api;
 alter view outbox.queue_now set (security_invoker = true);
 grant select on outbox.queue_now to outbox_api;
