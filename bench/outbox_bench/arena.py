@@ -108,10 +108,12 @@ def arena(url: str | None, *, settings: Mapping[str, str] | None = None) -> Iter
             yield Arena(server.admin_url, url=server.url, server_pid=server.pid)
 
 
-def has_extension(name: str) -> bool:
-    """Tell whether the embedded server brings an extension along."""
+def counting_statements() -> dict[str, str]:
+    """Return the settings by which the embedded server counts what each statement costs."""
     share = find_binaries().parent / "share"
-    return any(share.rglob(f"{name}.control"))
+    if not any(share.rglob("pg_stat_statements.control")):
+        return {}
+    return {"shared_preload_libraries": "pg_stat_statements"}
 
 
 def _new_name() -> str:

@@ -6,8 +6,9 @@
               is claimed or deleted can be vacuumed: the last tenth beside the first
     one_time  the same where all jobs are due at one and the same time (a campaign)
 
-One dispatcher process, no-op jobs. CPU per job is what Postgres spent on it: unlike a rate, it
-hardly depends on what else the machine does.
+One dispatcher process, no-op jobs. Clocks tell what the machine did meanwhile, counters what a job
+costs: pages that claims looked at, entries that they read in the index (dead ones, too), and the
+CPU that Postgres spent. `bench/plots` draws them.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import psycopg
 
-from outbox_bench.arena import Arena, Connection, Place, arena
+from outbox_bench.arena import Arena, Connection, Place, arena, counting_statements
 from outbox_bench.children import Child
 from outbox_bench.figures import Figures, machine, ratio, tidy
 from outbox_bench.noop import QUEUE
@@ -29,6 +31,7 @@ from outbox_bench.usage import cpu_s, us_per
 
 SAMPLE_S = 0.25
 CHUNK_JOBS = 250_000
+POINTS_MAX = 60
 
 # As the doors would have stored them, but for the keys, which draining never looks at.
 FILL = """
@@ -45,6 +48,16 @@ select m.id, clock_timestamp() + %(due_in)s::interval + m.n * %(apart)s::interva
 from made as m
 """
 DONE = "select coalesce(sum(sent), 0)::bigint from outbox.stat_second"
+CLAIMS = """
+select s.calls, s.rows, s.shared_blks_hit + s.shared_blks_read, s.total_exec_time,
+       (select i.idx_tup_read from pg_stat_user_indexes as i
+        where i.indexrelid = 'outbox.entry_claim'::regclass)
+from pg_stat_statements as s
+join pg_database as d on d.oid = s.dbid
+where d.datname = current_database() and strpos(s.query, 'with ask as materialized') > 0
+order by s.calls desc
+limit 1
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,19 +72,31 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Claims:
+    """What all claims have cost so far: pages, milliseconds, entries read in the index."""
+
+    calls: int = 0
+    rows: int = 0
+    pages: int = 0
+    took_ms: float = 0.0
+    entries_read: int = 0
+
+
+@dataclass(frozen=True)
 class Seen:
     """A look at a drain: how many were done, seconds since its start, CPU seconds of Postgres."""
 
     done: int
     at_s: float
     cpu_s: float | None
+    claims: Claims | None
 
 
 def measure(options: Options, said: Callable[[str], None]) -> Figures:
     """Return the figures. `series` holds the points of each plot."""
-    with arena(options.url) as server:
+    with arena(options.url, settings=counting_statements()) as server:
         found: dict[str, Figures] = {}
-        series: dict[str, list[list[float]]] = {}
+        series: dict[str, list[list[float | None]]] = {}
         for backlog in options.backlogs:
             name = f"backlog_{backlog}"
             seen = _drain(server, due=backlog, until=min(backlog, options.sample))
@@ -91,7 +116,7 @@ def measure(options: Options, said: Callable[[str], None]) -> Figures:
                     one_time=one_time,
                 )
                 found[name] = _cost(seen) | _tenths(seen, options.pinned)
-                series[name] = [[s.done, s.at_s] for s in seen]
+                series[name] = _series(seen)
                 said(f"{name}: {found[name]}")
         return {
             "benchmark": "flat",
@@ -118,11 +143,12 @@ def _drain(
         _fill(connection, range(due), due_in="-1 hour", apart=apart)
         _fill(connection, range(due, due + ahead), due_in="30 days", apart="1 second")
         settle(connection)
+        counts = _count_statements(connection)
         with _snapshot(place) if pinned else contextlib.nullcontext():
             with Child(DispatchNoop(url=place.url)) as dispatcher:
                 dispatcher.ready(Ready)
                 began = resume(connection, QUEUE)
-                return _watch(connection, server.server_pid, began, until)
+                return _watch(connection, server.server_pid, began, until, counts=counts)
 
 
 def _fill(connection: Connection, numbers: range, *, due_in: str, apart: str) -> None:
@@ -155,8 +181,23 @@ def _snapshot(place: Place) -> Iterator[None]:
         yield
 
 
-def _watch(connection: Connection, server_pid: int | None, began: float, until: int) -> list[Seen]:
-    seen = [Seen(0, 0.0, cpu_s(server_pid))]
+def _count_statements(connection: Connection) -> bool:
+    """Have the server count from here on; return whether it can."""
+    try:
+        connection.execute("create extension if not exists pg_stat_statements")
+        connection.execute("select pg_stat_statements_reset()")
+    except psycopg.Error:
+        return False
+    return True
+
+
+def _watch(
+    connection: Connection, server_pid: int | None, began: float, until: int, *, counts: bool
+) -> list[Seen]:
+    def look(done: int, at_s: float) -> Seen:
+        return Seen(done, at_s, cpu_s(server_pid), _claims(connection) if counts else None)
+
+    seen = [look(0, 0.0)]
     deadline = began + DRAIN_S_MAX
     while seen[-1].done < until:
         if time.monotonic() > deadline:
@@ -164,38 +205,75 @@ def _watch(connection: Connection, server_pid: int | None, began: float, until: 
         time.sleep(SAMPLE_S)
         row = connection.execute(DONE).fetchone()
         assert row is not None
-        seen.append(Seen(int(str(row[0])), time.monotonic() - began, cpu_s(server_pid)))
+        seen.append(look(int(str(row[0])), time.monotonic() - began))
     return seen
 
 
+def _claims(connection: Connection) -> Claims:
+    row = connection.execute(CLAIMS).fetchone()
+    if row is None:  # nothing was claimed yet
+        return Claims()
+    calls, rows, pages, took_ms, entries_read = (float(str(value)) for value in row)
+    return Claims(int(calls), int(rows), int(pages), took_ms, int(entries_read))
+
+
 def _cost(seen: list[Seen]) -> Figures:
-    last = seen[-1]
-    spent = None
-    if last.cpu_s is not None and seen[0].cpu_s is not None:
-        spent = last.cpu_s - seen[0].cpu_s
-    return {
-        "jobs_per_s": tidy(last.done / last.at_s),
-        "postgres_cpu_us_per_job": us_per(spent, last.done),
+    first, last = seen[0], seen[-1]
+    return {"jobs_per_s": tidy(last.done / last.at_s)} | _spent(first, last)
+
+
+def _spent(start: Seen, end: Seen) -> Figures:
+    """Return what a job cost between two looks."""
+    jobs = end.done - start.done
+    spent_s = None if start.cpu_s is None or end.cpu_s is None else end.cpu_s - start.cpu_s
+    found: Figures = {"postgres_cpu_us_per_job": us_per(spent_s, jobs)}
+    if start.claims is None or end.claims is None:
+        return found
+    claimed = max(1, end.claims.rows - start.claims.rows)
+    return found | {
+        "pages_per_claimed": tidy((end.claims.pages - start.claims.pages) / claimed),
+        "entries_read_per_claimed": tidy(
+            (end.claims.entries_read - start.claims.entries_read) / claimed
+        ),
+        "claim_us_per_claimed": tidy((end.claims.took_ms - start.claims.took_ms) * 1000 / claimed),
+        "claimed_at_once": tidy(claimed / max(1, end.claims.calls - start.claims.calls)),
     }
 
 
 def _tenths(seen: list[Seen], jobs: int) -> Figures:
-    first, first_cpu_us = _between(seen, 0, jobs // 10)
-    last, last_cpu_us = _between(seen, jobs - jobs // 10, jobs)
+    first, last = _between(seen, 0, jobs // 10), _between(seen, jobs - jobs // 10, jobs)
+    rates = [(end.done - start.done) / (end.at_s - start.at_s) for start, end in (first, last)]
     return {
-        "first_tenth_per_s": tidy(first),
-        "last_tenth_per_s": tidy(last),
-        "last_to_first": ratio(last, first),
-        "first_tenth_postgres_cpu_us": first_cpu_us,
-        "last_tenth_postgres_cpu_us": last_cpu_us,
+        "first_tenth_per_s": tidy(rates[0]),
+        "last_tenth_per_s": tidy(rates[1]),
+        "last_to_first": ratio(rates[1], rates[0]),
+        "first_tenth": _spent(*first),
+        "last_tenth": _spent(*last),
         "jobs": jobs,
     }
 
 
-def _between(seen: list[Seen], low: int, high: int) -> tuple[float, float | None]:
-    """Return jobs a second and Postgres' CPU a job, between the looks nearest to these counts."""
+def _between(seen: list[Seen], low: int, high: int) -> tuple[Seen, Seen]:
+    """Return the looks nearest to these counts, outside of them."""
     start = max((s for s in seen if s.done <= low), key=lambda s: s.done)
     end = min((s for s in seen if s.done >= high), key=lambda s: s.at_s)
-    jobs = end.done - start.done
-    spent_s = None if start.cpu_s is None or end.cpu_s is None else end.cpu_s - start.cpu_s
-    return jobs / (end.at_s - start.at_s), us_per(spent_s, jobs)
+    return start, end
+
+
+def _series(seen: list[Seen]) -> list[list[float | None]]:
+    """Return at most POINTS_MAX points: jobs done, jobs a second, pages and µs per claimed job."""
+    step = max(1, len(seen) // POINTS_MAX)
+    looks = [*seen[:-1:step], seen[-1]]
+    points: list[list[float | None]] = []
+    for start, end in pairwise(looks):
+        if end.done == start.done:
+            continue
+        spent = _spent(start, end)
+        rate = (end.done - start.done) / (end.at_s - start.at_s)
+        names = ("pages_per_claimed", "claim_us_per_claimed")
+        points.append([end.done, tidy(rate), *(_number(spent.get(name)) for name in names)])
+    return points
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) else None

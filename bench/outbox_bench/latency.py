@@ -28,7 +28,7 @@ from uuid import UUID
 import psycopg
 
 from outbox.message import uuid7
-from outbox_bench.arena import Connection, Place, arena, has_extension
+from outbox_bench.arena import Connection, Place, arena, counting_statements
 from outbox_bench.children import Child, first_told
 from outbox_bench.figures import Figures, machine, quantile, tidy
 from outbox_bench.http import ADMIN_KEY, free_port
@@ -64,7 +64,7 @@ class Options:
 def measure(options: Options, said: Callable[[str], None]) -> Figures:
     """Return the figures."""
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(arena(options.url, settings=_settings()))
+        server = stack.enter_context(arena(options.url, settings=counting_statements()))
         place = stack.enter_context(server.fresh(_fill))
         fleet = [
             stack.enter_context(Child(DispatchNoop(url=place.url, stamps=True)))
@@ -191,12 +191,6 @@ def _enqueue(
     connection.execute(
         "select from outbox.enqueue(%s::jsonb, notify => %s)", (json.dumps(job), notify)
     )
-
-
-def _settings() -> dict[str, str]:
-    if not has_extension("pg_stat_statements"):
-        return {}
-    return {"shared_preload_libraries": "pg_stat_statements"}
 
 
 def _idle(place: Place, idle_s: float) -> Figures:
