@@ -62,6 +62,9 @@ class Claimer:
             if rung is None or rung:
                 self._lanes.ring(rung)
                 self.nothing_due.clear()
+            if due := self._wakeup.due():
+                self._lanes.ring(due)
+                self.nothing_due.clear()
             if self._wakeup.poll_is_due():
                 await self._look_for_due(connection)
             if not self._life.may_start():
@@ -194,22 +197,26 @@ class Claimer:
             self._shares[queue].charge(got, waiting)
 
     async def _look_for_due(self, connection: Connection) -> None:
-        upcoming: list[float] = []
+        due_in_s: dict[LaneId, float] = {}
         found = False
-        for lane_id, available_at, now in await engine.next_due(connection):
+        began = monotonic()
+        upcoming = await engine.next_due(connection)
+        took_s = monotonic() - began
+        for lane_id, available_at, now in upcoming:
             state = self._lanes.get(lane_id)
             if state is None or not state.open or state.lane.queue not in self._slots:
                 continue
             wait_s = (available_at - now).total_seconds()
             if wait_s > 0:
-                upcoming.append(wait_s)
+                due_in_s[lane_id] = wait_s
             elif not state.hot:
                 state.hot = found = True
                 state.look_below()
+        self._wakeup.polled(took_s, due_in_s)
         if found:
             self._wakeup.busy(more=True)
         else:
-            self._wakeup.idle(min(upcoming, default=None))
+            self._wakeup.idle()
             if not any(s.hot for s in self._lanes.open_lanes() if s.lane.queue in self._slots):
                 self.nothing_due.set()
 

@@ -1,0 +1,67 @@
+"""Polls that have become slow, as under a snapshot that keeps dead entries from being vacuumed."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from itertools import pairwise
+from time import monotonic
+
+import pytest
+
+from outbox.message import LaneId
+from outbox.store import engine
+from outbox.store.engine import Connection
+from tests.engine.desk import QUEUE, Desk, Scripted, dispatching, in_s
+
+POLL_TAKES_S = 0.15
+LATE_S_MAX = 1.5
+"""Three seconds is what the next poll would wait for; a loaded machine is late by itself."""
+
+
+@pytest.fixture
+def polls(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When each poll began; from now on each takes its time."""
+    began_at: list[float] = []
+    next_due = engine.next_due
+
+    async def slowly(connection: Connection) -> list[tuple[LaneId, datetime, datetime]]:
+        began_at.append(monotonic())
+        found = await next_due(connection)
+        await asyncio.sleep(POLL_TAKES_S)
+        return found
+
+    monkeypatch.setattr(engine, "next_due", slowly)
+    return began_at
+
+
+async def test_slow_polls_get_a_twentieth_of_the_time(desk: Desk, polls: list[float]) -> None:
+    async with dispatching(desk, {QUEUE: Scripted()}, poll_s_min=0.02, poll_s_max=0.02):
+        await desk.until(lambda: len(polls) == 4)
+    # A single slow one counts for nothing.
+    pauses_s = [later - earlier for earlier, later in pairwise(polls[1:])]
+    assert min(pauses_s) >= POLL_TAKES_S / 0.05
+
+
+async def test_what_becomes_due_starts_in_time_though_polls_are_slow(
+    desk: Desk, polls: list[float]
+) -> None:
+    async with dispatching(desk, {QUEUE: Scripted()}, poll_s_min=0.02, poll_s_max=0.02):
+        await desk.until(lambda: len(polls) == 1)
+        # The second poll sees it, and the third is three seconds later.
+        job_id = desk.enqueue(send_after=in_s(1.0))
+        await desk.until_status(job_id, "sent")
+    late_s = desk.value(
+        "select extract(epoch from d.started_at - j.send_after)::float8"
+        " from outbox.delivery as d join outbox.job as j using (id)"
+    )
+    assert 0 <= late_s < LATE_S_MAX
+
+
+async def test_a_bell_is_heard_though_polls_are_slow(desk: Desk, polls: list[float]) -> None:
+    async with dispatching(desk, {QUEUE: Scripted()}, poll_s_min=0.02, poll_s_max=0.02):
+        await desk.until(lambda: len(polls) == 3)
+        rung_at = monotonic()
+        job_id = desk.enqueue(notify=True)
+        await desk.until_status(job_id, "sent")
+        assert monotonic() - rung_at < LATE_S_MAX
