@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from outbox.channels.registry import CONTRACT_CHANNELS
+from outbox.rehearsal import PAYLOADS_MAX, Mishap, rehearse
 from outbox.render import (
     Preview,
     RenderFailure,
@@ -60,6 +61,10 @@ class Pushed:
         """How to call it in a sentence."""
         return f"{self.code}/{self.channel}/{self.locale}"
 
+    def key(self, tenant: str) -> catalog.TemplateKey:
+        """Return which template of that tenant's it is."""
+        return catalog.TemplateKey(tenant, self.code, self.channel, self.locale)
+
     def source(self) -> TemplateSource:
         """Return it as rendering takes it."""
         return TemplateSource(
@@ -71,11 +76,19 @@ class Pushed:
 def push(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="<code>/<channel>/<locale>/…")],
     tenant: Annotated[str, typer.Option(help="Whose templates they are.")] = "default",
+    force: Annotated[
+        bool, typer.Option("--force", help="Store what recent payloads cannot be rendered with.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Make new versions of the templates in a folder, of all that changed, or of none."""
+    """Make new versions of the templates in a folder, of all that changed, or of none.
+
+    All locales are rendered with the newest real payloads first.
+    """
     found = list(read_folder(folder))
     refuse_broken(found)
+    if not force:
+        refuse_unfit(found, tenant=tenant)
 
     async def work(connection: Connection) -> list[tuple[Pushed, int, bool]]:
         return await put_templates(connection, found, tenant=tenant, by=actor())
@@ -254,14 +267,46 @@ async def _problems(found: list[Pushed]) -> list[tuple[Pushed, TemplateProblem]]
     return problems
 
 
+def refuse_unfit(found: list[Pushed], *, tenant: str) -> None:
+    """Raise Failure with each changed template that the newest payloads do not fit."""
+
+    async def read(connection: Connection) -> list[tuple[Pushed, list[catalog.Payload]]]:
+        changed = []
+        for item in found:
+            key = item.key(tenant)
+            if not catalog.is_stored(await catalog.get_template(connection, key), item.parts):
+                payloads = await catalog.recent_payloads(connection, key, limit=PAYLOADS_MAX)
+                changed.append((item, payloads))
+        return changed
+
+    mishaps = asyncio.run(_mishaps(in_transaction(read, read_only=True, make=True), tenant))
+    if mishaps:
+        lines = [f"{item.name} {mishap}" for item, mishap in mishaps[:FAULTS_SHOWN_MAX]]
+        raise Failure("Nothing was stored (--force would):\n  " + "\n  ".join(lines))
+
+
+async def _mishaps(
+    changed: list[tuple[Pushed, list[catalog.Payload]]], tenant: str
+) -> list[tuple[Pushed, Mishap]]:
+    mishaps: list[tuple[Pushed, Mishap]] = []
+    if any(payloads for _, payloads in changed):
+        async with RenderPool(workers=1) as pool:
+            for item, payloads in changed:
+                schema = None if item.parts.schema is None else item.parts.schema.encode()
+                told = await rehearse(
+                    pool, item.key(tenant), item.source(), payloads, schema_json=schema
+                )
+                mishaps += [(item, mishap) for mishap in told]
+    return mishaps
+
+
 async def put_templates(
     connection: Connection, found: list[Pushed], *, tenant: str, by: str
 ) -> list[tuple[Pushed, int, bool]]:
     """Store them; return each with its version, and whether that is a new one."""
     stored = []
     for item in found:
-        key = catalog.TemplateKey(tenant, item.code, item.channel, item.locale)
-        row, new = await catalog.put_template(connection, key, item.parts, actor=by)
+        row, new = await catalog.put_template(connection, item.key(tenant), item.parts, actor=by)
         stored.append((item, row.version, new))
     return stored
 

@@ -120,6 +120,14 @@ class TemplateParts(msgspec.Struct, frozen=True, kw_only=True):
     on_ambiguous: OnAmbiguous = "resend"
 
 
+class Payload(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that a template was asked for by: its JSON, and what the directory has of its user."""
+
+    job_id: UUID
+    job: str
+    user_json: str
+
+
 def new_key() -> str:
     """Return a new API key: 256 random bits."""
     return KEY_PREFIX + secrets.token_urlsafe(32)
@@ -216,7 +224,8 @@ async def put_template(
     """Make a new version; the same content again is the same version. Tells which it was."""
     await connection.execute(query("template_lock"), msgspec.structs.asdict(key))
     latest = await get_template(connection, key)
-    if latest is not None and latest.deleted_at is None and _same(latest, parts):
+    if is_stored(latest, parts):
+        assert latest is not None
         return latest, False
     parameters = msgspec.structs.asdict(key) | msgspec.structs.asdict(parts) | {"actor": actor}
     stored = await fetch_one(connection, TemplateRow, "template_put", parameters)
@@ -224,7 +233,18 @@ async def put_template(
     return stored, True
 
 
-def _same(row: TemplateRow, parts: TemplateParts) -> bool:
+async def recent_payloads(
+    connection: Connection, key: TemplateKey, *, limit: int
+) -> list[Payload]:
+    """Return the newest payloads that a version must be able to render, the newest first."""
+    parameters = {"tenant": key.tenant, "code": key.code, "channel": key.channel, "limit": limit}
+    return await fetch(connection, Payload, "template_payloads", parameters, prepare=False)
+
+
+def is_stored(row: TemplateRow | None, parts: TemplateParts) -> bool:
+    """Tell whether the newest version, if there is one in use, says just this."""
+    if row is None or row.deleted_at is not None:
+        return False
     schema = msgspec.json.decode(parts.schema) if parts.schema is not None else None
     kept = msgspec.json.decode(row.schema) if row.schema is not None else None
     return (

@@ -2196,6 +2196,29 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.recent_payloads(for_tenant text, for_code text, for_channel text, payloads_max integer, jobs_max integer DEFAULT 50000) RETURNS TABLE(job_id uuid, job text, user_json text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    if not outbox.acts_for(for_tenant) then
+        raise exception using errcode = 'OBX03', detail = '[]', message = 'another tenant''s templates';
+    end if;
+    return query
+    select j.job_id, j.job::text,
+        jsonb_build_object('user_id', j.user_id, 'email', r.email, 'phone', r.phone, 'locale', r.locale,
+                           'timezone', r.timezone, 'attributes', coalesce(r.attributes, '{}'))::text
+    from (select n.* from outbox.job as n order by n.id desc limit jobs_max) as j
+    left join outbox.recipient as r on r.tenant_id = j.tenant_id and r.user_id = j.user_id
+    where j.tenant_id = for_tenant and j.template_code = for_code and j.channel = for_channel
+      and not j.job ? 'erased'
+      and not exists (select from outbox.delivery as d
+                      where d.id = j.id and d.terminal and not d.late and starts_with(d.error_code, 'template.'))
+    order by j.id desc limit payloads_max;
+end
+$$;
+
 CREATE FUNCTION outbox.release_job(wanted bigint, actor text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5047,6 +5070,10 @@ GRANT ALL ON FUNCTION outbox.read_job(ord integer, id bigint, sent jsonb, tenant
 
 REVOKE ALL ON FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.recent_payloads(for_tenant text, for_code text, for_channel text, payloads_max integer, jobs_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.recent_payloads(for_tenant text, for_code text, for_channel text, payloads_max integer, jobs_max integer) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.recent_payloads(for_tenant text, for_code text, for_channel text, payloads_max integer, jobs_max integer) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.release_job(wanted bigint, actor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.release_job(wanted bigint, actor text) TO outbox_dispatcher;

@@ -12,10 +12,8 @@ from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
 from outbox.errors import ConfigError, Fault
-from outbox.render import (
-    TemplateSource,
-    normalise_locale,
-)
+from outbox.rehearsal import MISHAPS_SHOWN_MAX, PAYLOADS_MAX, rehearse
+from outbox.render import RenderPool, TemplateSource, normalise_locale
 from outbox.store import catalog
 from outbox.store.catalog import (
     KeepContent,
@@ -83,6 +81,12 @@ class TemplateView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     created_by: str | None
     deleted_at: datetime | None
+
+
+class PutQuery(TenantQuery, frozen=True, kw_only=True):
+    """`force`: store it though payloads of late cannot be rendered with it."""
+
+    force: bool = False
 
 
 class VersionQuery(TenantQuery, frozen=True, kw_only=True):
@@ -158,7 +162,7 @@ def template_key(
     summary="Store a template",
     tag="templates",
     needs="admin",
-    query=TenantQuery,
+    query=PutQuery,
     body=Body(kind=TemplateBody, examples={"welcome": _BODY}),
     answers={
         201: Answer(TemplateView, "The first version.", _VIEW),
@@ -170,9 +174,14 @@ def template_key(
 async def put_template(
     request: ApiRequest, code: FromPath[str], channel: FromPath[str], locale: FromPath[str]
 ) -> ASGIResponse:
-    """Check a template's syntax and its schema, and make a version of it."""
-    key = template_key(request, code, channel, locale, read_query(request, TenantQuery).tenant_id)
-    stored, changed = await save_template(request, key, await read_struct(request, TemplateBody))
+    """Check a template's syntax and its schema, and make a version of it.
+
+    Without `force`, only if the newest real payloads can be rendered with it.
+    """
+    query = read_query(request, PutQuery)
+    key = template_key(request, code, channel, locale, query.tenant_id)
+    body = await read_struct(request, TemplateBody)
+    stored, changed = await save_template(request, key, body, force=query.force)
     location = f"{PREFIX}/templates/{quote(key.code, safe='')}/{key.channel}/{key.locale}"
     return answer(
         _view(stored),
@@ -182,13 +191,17 @@ async def put_template(
 
 
 async def save_template(
-    request: ApiRequest, key: TemplateKey, body: TemplateBody
+    request: ApiRequest, key: TemplateKey, body: TemplateBody, *, force: bool
 ) -> tuple[TemplateRow, bool]:
-    """Check a template and make a version of it; tell whether it is new. Raises Problem 422."""
+    """Check a template and make a version of it; tell whether it is new. Raises Problem 422.
+
+    Without `force` it must be able to render the newest payloads.
+    """
     if body.text is None and body.html is None:
         raise invalid([Fault("", "must have a text or an html")])
     runtime = runtime_of(request)
-    await _check(runtime, body)
+    pool = await _renderer(runtime)
+    await _check(pool, body)
     parts = TemplateParts(
         subject=body.subject,
         text=body.text,
@@ -197,17 +210,43 @@ async def save_template(
         keep_content=body.keep_content,
         on_ambiguous=body.on_ambiguous,
     )
+    if not force:
+        await _rehearse(request, pool, key, parts)
     async with runtime.database.transaction(request.auth.sees) as connection:
         return await catalog.put_template(connection, key, parts, actor=request.auth.name)
 
 
-async def _check(runtime: Runtime, body: TemplateBody) -> None:
-    source = TemplateSource(subject=body.subject, text=body.text, html=body.html)
-    schema = bytes(body.schema) or None
+async def _renderer(runtime: Runtime) -> RenderPool:
     try:
-        pool = await runtime.renderer.pool()
+        return await runtime.renderer.pool()
     except ConfigError as error:
         raise unavailable("Templates cannot be checked here.") from error
+
+
+async def _rehearse(
+    request: ApiRequest, pool: RenderPool, key: TemplateKey, parts: TemplateParts
+) -> None:
+    async with runtime_of(request).database.transaction(
+        request.auth.sees, read_only=True
+    ) as connection:
+        if catalog.is_stored(await catalog.get_template(connection, key), parts):
+            return
+        payloads = await catalog.recent_payloads(connection, key, limit=PAYLOADS_MAX)
+    source = TemplateSource(subject=parts.subject, text=parts.text, html=parts.html)
+    schema = None if parts.schema is None else parts.schema.encode()
+    mishaps = await rehearse(pool, key, source, payloads, schema_json=schema)
+    if mishaps:
+        raise invalid(
+            [Fault("", str(mishap)) for mishap in mishaps[:MISHAPS_SHOWN_MAX]],
+            detail=f"Nothing was stored: of the newest {len(payloads)} payloads "
+            f"{len(mishaps)} cannot be rendered with it in {key.locale}. With ?force=true it is "
+            "stored all the same.",
+        )
+
+
+async def _check(pool: RenderPool, body: TemplateBody) -> None:
+    source = TemplateSource(subject=body.subject, text=body.text, html=body.html)
+    schema = bytes(body.schema) or None
     problems = await pool.validate(source, schema_json=schema)
     if problems:
         raise invalid(

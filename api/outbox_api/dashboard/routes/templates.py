@@ -67,6 +67,7 @@ class TemplateForm(msgspec.Struct, frozen=True, kw_only=True):
     part: Literal["html", "text"] = "html"
     keep_content: KeepContent = "hash"
     on_ambiguous: OnAmbiguous = "resend"
+    force: Literal["on"] | None = None
 
 
 @page_route("GET", "/templates", summary="Show templates", needs="jobs:read")
@@ -172,7 +173,7 @@ async def save(
         keep_content=form.keep_content,
         on_ambiguous=form.on_ambiguous,
     )
-    stored, changed = await save_template(request, key, body)
+    stored, changed = await save_template(request, key, body, force=form.force is not None)
     if not changed:
         return told(f"Nothing has changed: it is version {stored.version}.")
     return told(f"Stored as version {stored.version}.", go=_path(key))
