@@ -109,6 +109,11 @@ _RULES = (
         "OUTBOX_BROWSER_SUBJECT is missing: push services want to know whom to ask.",
     ),
     _Rule(
+        ("PUBLIC_URL", "SECRET_KEY"),
+        lambda c: c.public_url is not None and c.secret_key is None,
+        "OUTBOX_PUBLIC_URL needs OUTBOX_SECRET_KEY: links to unsubscribe are signed.",
+    ),
+    _Rule(
         ("PORT", "METRICS_PORT"),
         lambda c: c.metrics_port == c.port,
         "OUTBOX_METRICS_PORT and OUTBOX_PORT must not be the same.",

@@ -226,6 +226,15 @@ def _web_url(text: str) -> str:
     return text
 
 
+def _public_url(text: str) -> str:
+    parts = urlsplit(_web_url(text))
+    if parts.query or parts.fragment or parts.username or not text.isascii() or len(text) > 200:
+        raise ValueError("must be https://… without login, query and fragment")
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise ValueError("must be https://…: mailboxes take no other link")
+    return text
+
+
 def _webhook_secret(text: str) -> str:
     secrets = text.split()
     if len(secrets) > SECRETS_MAX:
@@ -303,6 +312,7 @@ CONTACT: Parser[str] = Form("`mailto:…` or `https://…`", _contact)
 HOST: Parser[str] = Form("an IP address or a host name", _host)
 ALLOW: Parser[tuple[str, ...]] = Form("hosts and networks, separated by commas", _allow)
 WEB_URL: Parser[str] = Form("`https://…` or `http://…`", _web_url)
+PUBLIC_URL: Parser[str] = Form("`https://…`", _public_url)
 WEBHOOK_SECRET: Parser[str] = Form("`whsec_` and base64; several with spaces", _webhook_secret)
 BACKOFF: Parser[tuple[float, ...]] = Form("seconds, separated by commas", _backoff)
 LOCALE: Parser[str] = Form("a language tag", _locale)

@@ -66,6 +66,7 @@ def _context(key: TemplateKey, payload: Payload) -> bytes:
         "template_code": key.code,
         "created_at": members.get("created_at"),
         "attempt": 1,
+        "unsubscribe_url": "",
     }
     return join_context(
         bytes(members.get("data", b"{}")),

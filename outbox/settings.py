@@ -218,6 +218,12 @@ class Config:
         values.ALLOW,
         "Hosts and networks that webhooks and Web Push may reach though they aren't public.",
     )
+    public_url: str | None = _setting(
+        None,
+        values.PUBLIC_URL,
+        "Where recipients reach the API from outside: links to unsubscribe lead there. Unset:"
+        " mails have none.",
+    )
     timeout_s: float = _setting(
         30.0, Number(0.1, 3_600), "The longest delivery; at least 10 s below OUTBOX_LEASE_S."
     )

@@ -46,6 +46,7 @@ from outbox_api.routes import (
     suppressions,
     templates,
     tenants,
+    unsubscribe,
 )
 from outbox_api.runtime import Runtime
 
@@ -75,6 +76,7 @@ ROUTES = [
     *providers.ROUTES,
     *endpoints.ROUTES,
     *callbacks.ROUTES,
+    *unsubscribe.ROUTES,
     *monitoring.ROUTES,
     *alerts.ROUTES,
     *schema.ROUTES,

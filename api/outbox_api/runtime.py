@@ -10,6 +10,7 @@ from typing import cast
 from outbox import otel
 from outbox.config import Config
 from outbox.errors import StoreUnavailable
+from outbox.opting_out import OptOutLinks
 from outbox.render import RenderPool
 from outbox.sealing import Keyring
 from outbox.store.pool import Database
@@ -42,6 +43,7 @@ class Runtime:
         self.keys = KeyRing(self.database, config.admin_key)
         self.sessions = Sessions(self.database, config)
         self.sealing = Keyring(config.secret_key)
+        self.links = OptOutLinks(config.public_url, self.sealing)
         self.bell = Doorbell(database_url)
         self.intake = Intake(self.database, self.bell.ring)
         if self.tracer is not None:

@@ -9,6 +9,7 @@ from time import monotonic
 
 import structlog
 
+from outbox.error_rules import overridden
 from outbox.message import Lease
 from outbox.outcome import Outcome, Retryable
 from outbox_dispatcher.gates import Gates
@@ -99,6 +100,8 @@ class Executor:
         finally:
             self.running.pop(lease, None)
         self._gates.saw(item, outcome)
+        if item.error_rules:
+            outcome = overridden(outcome, item.error_rules, claimed.channel)
         self._finish(item, outcome, started_at, began)
 
     def _may_start(self, item: Item) -> bool:

@@ -10,8 +10,9 @@ from uuid import UUID
 import msgspec
 
 from outbox.message import Device, LaneId, Message
+from outbox.opting_out import OptOut, OptOutLinks, with_link
 from outbox.outcome import Misconfigured, Outcome, Rejected, Retryable, Snoozed
-from outbox.quiet import passes, quiet_until
+from outbox.quiet import deferred_until, passes
 from outbox.render import RenderFailure, RenderPool, RenderRequest, inline_source, join_context
 from outbox.store.dispatch import Found, Wanted, find_recipients
 from outbox.store.engine import Claimed, Connection
@@ -43,7 +44,9 @@ class Preparer:
         now: Callable[[], datetime],
         tenants: TenantBook,
         endpoints: EndpointShelf,
+        links: OptOutLinks,
     ) -> None:
+        self._links = links
         self._endpoints = endpoints
         self._render = render
         self._tenants = tenants
@@ -90,9 +93,11 @@ class Preparer:
             item.decided = _refusal(item.claimed, person) or self._snooze(item, fact, person)
             if item.decided is not None:
                 continue
+            if fact.category is not None:
+                item.opt_out_link = self._link(item.claimed, fact, person)
             if fact.template_code is None and fact.content is None:
                 item.message = self._message(
-                    item.claimed,
+                    item,
                     fact,
                     to=person.address,
                     user_id=fact.user_id,
@@ -116,13 +121,28 @@ class Preparer:
         item.timeout_s = facts.timeout_s or self._timeout_s
         return facts
 
-    def _message(
-        self, claimed: Claimed, facts: Facts, *, to: str | None, **rendered: Any
-    ) -> Message:
+    def _link(self, claimed: Claimed, facts: Facts, person: Found) -> str | None:
+        """Return where the recipient opts out of the job's category."""
+        if facts.user_id is None and person.address is None:
+            return None
+        return self._links.link(
+            OptOut(
+                tenant_id=claimed.tenant_id,
+                channel=claimed.channel or "",
+                category=facts.category or "",
+                job_id=claimed.job_id,
+                user_id=facts.user_id,
+                address=None if facts.user_id else person.address,
+            )
+        )
+
+    def _message(self, item: Item, facts: Facts, *, to: str | None, **rendered: Any) -> Message:
         """Return the message, with what its tenant and its endpoint add."""
+        claimed = item.claimed
         tenant = self._tenants.get(claimed.tenant_id)
         if facts.endpoint is None:
-            return _message(claimed, facts, to=to, tenant=tenant, **rendered)
+            link = item.opt_out_link if claimed.channel == "email" else None
+            return _message(claimed, facts, to=to, tenant=tenant, link=link, **rendered)
         endpoint = self._endpoints.get(claimed.tenant_id, facts.endpoint)
         return _message(
             claimed, facts, to=endpoint.url, tenant=tenant, secrets=endpoint.secrets, **rendered
@@ -130,23 +150,29 @@ class Preparer:
 
     def _choose_provider(self, item: Item) -> None:
         claimed = item.claimed
+        item.error_rules = self._tenants.get(claimed.tenant_id).error_rules
         own = self._tenants.handler_of(claimed.tenant_id, claimed.channel or "")
         if own is not None:
             item.handler = own
 
     def _snooze(self, item: Item, facts: Facts, person: Found) -> Outcome | None:
         claimed = item.claimed
-        if person.quiet_from is None or person.quiet_to is None:
-            return None
-        if passes(
+        tenant = self._tenants.get(claimed.tenant_id)
+        quiet, window = None, None
+        if person.quiet_from is not None and person.quiet_to is not None:
+            quiet = person.quiet_from, person.quiet_to
+        if tenant.send_windows:
+            window = tenant.send_windows.get(facts.category or "*") or tenant.send_windows.get("*")
+        if (quiet is None and window is None) or passes(
             channel=claimed.channel or "", category=facts.category, priority=claimed.priority
         ):
             return None
-        timezone = person.timezone or self._tenants.get(claimed.tenant_id).timezone
-        until = quiet_until(person.quiet_from, person.quiet_to, timezone, self._now())
-        return (
-            None if until is None else Snoozed(until=until, reason="the recipient's quiet hours")
-        )
+        until = deferred_until(quiet, window, person.timezone or tenant.timezone, self._now())
+        if until is None:
+            return None
+        whose = ["the recipient's quiet hours"] if quiet else []
+        whose += ["the tenant's send window"] if window else []
+        return Snoozed(until=until, reason=" and ".join(whose))
 
     async def _choose(
         self, connection: Connection, claimed: Claimed, facts: Facts, person: Found
@@ -179,7 +205,7 @@ class Preparer:
                     item.decided = Retryable(code="lease.lost", reason=reason, ambiguous=True)
                     continue
             item.message = self._message(
-                item.claimed,
+                item,
                 facts,
                 to=person.address,
                 user_id=facts.user_id,
@@ -243,6 +269,7 @@ def _request(item: Item, facts: Facts, person: Found, template: Template | None)
         "template_code": facts.template_code,
         "created_at": item.claimed.created_at,
         "attempt": item.claimed.attempt,
+        "unsubscribe_url": item.opt_out_link or "",
     }
     context = join_context(
         bytes(facts.data),
@@ -289,6 +316,7 @@ def _message(
     locale: str | None = None,
     devices: tuple[Device, ...] = (),
     secrets: tuple[str, ...] = (),
+    link: str | None = None,
 ) -> Message:
     key: UUID = claimed.job_id
     return Message(
@@ -310,7 +338,7 @@ def _message(
         event_type=event_type_of(facts),
         created_at=claimed.created_at,
         expires_at=claimed.expires_at,
-        headers=facts.headers or {},
+        headers=with_link(facts.headers or {}, link),
         data_json=bytes(facts.data),
         payload_json=bytes(facts.payload) or None,
         meta_json=bytes(facts.meta),

@@ -161,6 +161,7 @@ def dispatcher_settings(config: Config, database_url: str, orders: Orders) -> Di
         secrets=_secrets(config, database_url),
         provider_settings=config.handler_settings(),
         secret_key=config.secret_key,
+        public_url=config.public_url,
     )
 
 

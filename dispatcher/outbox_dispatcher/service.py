@@ -26,6 +26,7 @@ import structlog
 from outbox.channels import Handler
 from outbox.channels.registry import CONTRACT_CHANNELS
 from outbox.message import EntryId, Epoch, LaneId, Lease
+from outbox.opting_out import OptOutLinks
 from outbox.outcome import Outcome, Rejected
 from outbox.render import RenderPool
 from outbox.sealing import Keyring
@@ -184,6 +185,7 @@ class Dispatcher:
                 endpoints=EndpointShelf(Keyring(self._settings.secret_key)),
                 now=self.life.db_now,
                 tenants=self.tenants,
+                links=OptOutLinks(self._settings.public_url, Keyring(self._settings.secret_key)),
             )
             self._prepare_batch: Callable[..., Awaitable[None]] = self._preparer.prepare
             if self._tracing is not None:

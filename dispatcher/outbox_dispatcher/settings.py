@@ -41,6 +41,7 @@ class DispatcherSettings:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     provider_settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     secret_key: str | None = field(default=None, repr=False)
+    public_url: str | None = None
     code_version: str = field(default_factory=lambda: version("outbox"))
     schema_revision: int = field(default_factory=known_revision)
 

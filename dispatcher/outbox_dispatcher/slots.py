@@ -10,6 +10,7 @@ from time import monotonic
 import msgspec
 
 from outbox.channels import Handler
+from outbox.error_rules import ErrorRule
 from outbox.lifecycle import Ambiguity
 from outbox.message import Epoch, LaneId, Message
 from outbox.outcome import Outcome
@@ -37,6 +38,8 @@ class Item:
     divert_to: LaneId | None = None
     defer_s: float | None = None
     quotas: tuple[Quota, ...] = ()
+    error_rules: tuple[ErrorRule, ...] = ()
+    opt_out_link: str | None = None
     keep_content: str = "hash"
     on_ambiguous: Ambiguity = "resend"
     probe: bool = False

@@ -21,9 +21,11 @@ import structlog
 from outbox.channels import Handler
 from outbox.channels.providers import ProviderSpec, provider_settings
 from outbox.channels.registry import make_handler
+from outbox.error_rules import ErrorRule
 from outbox.errors import ConfigError, SealBroken
 from outbox.message import Message
 from outbox.outcome import Misconfigured, Outcome
+from outbox.quiet import SendWindow
 from outbox.sealing import Keyring, Sealed
 from outbox.store.dispatch import ProviderRow, TenantRow, find_tenants
 from outbox.store.engine import Connection
@@ -37,6 +39,8 @@ OWN_BY_NATURE = frozenset({"inbox", "ws", "webhook"})
 
 log = structlog.get_logger(__name__)
 _rows = msgspec.json.Decoder(list[ProviderRow])
+_windows = msgspec.json.Decoder(dict[str, SendWindow])
+_rules = msgspec.json.Decoder(tuple[ErrorRule, ...])
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +51,8 @@ class TenantFacts:
     sender: str | None = None
     phone_region: str | None = None
     own_providers: bool = False
+    send_windows: dict[str, SendWindow] = field(default_factory=dict)
+    error_rules: tuple[ErrorRule, ...] = ()
     handlers: dict[str, Handler] = field(default_factory=dict)
     members: list[Member] = field(default_factory=list)
     stale: bool = False
@@ -134,7 +140,14 @@ class TenantBook:
     async def _take_in(self, row: TenantRow) -> None:
         before = self._kept.get(row.tenant_id)
         known = {} if before is None else {m.spec.provider_id: m for m in before.members}
-        facts = TenantFacts(row.timezone, row.sender, row.phone_region, row.own_providers)
+        facts = TenantFacts(
+            row.timezone,
+            row.sender,
+            row.phone_region,
+            row.own_providers,
+            _windows.decode(row.send_windows_json or "{}"),
+            _rules.decode(row.error_rules_json or "[]"),
+        )
         by_channel: dict[str, list[Member]] = {}
         for provider in _rows.decode(row.providers_json):
             member = known.get(provider.provider_id)

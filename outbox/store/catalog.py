@@ -15,6 +15,8 @@ from uuid import UUID
 
 import msgspec
 
+from outbox.error_rules import ErrorRule
+from outbox.quiet import SendWindow
 from outbox.store.pool import Connection, execute, fetch, fetch_one
 from outbox_sql import query
 
@@ -50,7 +52,8 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 class TenantParts(msgspec.Struct, frozen=True, kw_only=True):
     """What a tenant sets for itself. `sender`: the From of its mail by the operator's provider.
 
-    `own_providers`: nothing of its goes out by the operator's own providers.
+    `own_providers`: nothing of its goes out by the operator's own providers. `send_windows` by
+    category; `*` is for those without one of their own.
     """
 
     default_locale: str | None = None
@@ -58,6 +61,26 @@ class TenantParts(msgspec.Struct, frozen=True, kw_only=True):
     sender: str | None = None
     phone_region: str | None = None
     own_providers: bool = False
+    send_windows: dict[str, SendWindow] = {}
+    error_rules: list[ErrorRule] = []
+
+
+class TenantRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant as the driver reads it: its JSON is plain objects."""
+
+    tenant_id: str
+    default_locale: str | None
+    timezone: str | None
+    sender: str | None
+    phone_region: str | None
+    own_providers: bool
+    send_windows: dict[str, object]
+    error_rules: list[object]
+    created_at: datetime
+
+    def tenant(self) -> Tenant:
+        """Return it with its types."""
+        return msgspec.convert(self, Tenant, from_attributes=True)
 
 
 class Tenant(TenantParts, frozen=True, kw_only=True):
@@ -199,15 +222,20 @@ async def note_action(
 
 async def list_tenants(connection: Connection, *, tenant: str | None) -> list[Tenant]:
     """Return the tenants that were set up."""
-    return await fetch(connection, Tenant, "tenant_list", {"tenant": tenant})
+    rows = await fetch(connection, TenantRow, "tenant_list", {"tenant": tenant})
+    return [row.tenant() for row in rows]
 
 
 async def put_tenant(connection: Connection, tenant: str, parts: TenantParts) -> Tenant:
     """Set up a tenant, or change it, whole."""
-    parameters = msgspec.structs.asdict(parts) | {"tenant": tenant}
-    stored = await fetch_one(connection, Tenant, "tenant_put", parameters)
+    parameters = msgspec.structs.asdict(parts) | {
+        "tenant": tenant,
+        "send_windows": msgspec.json.encode(parts.send_windows).decode(),
+        "error_rules": msgspec.json.encode(parts.error_rules).decode(),
+    }
+    stored = await fetch_one(connection, TenantRow, "tenant_put", parameters)
     assert stored is not None
-    return stored
+    return stored.tenant()
 
 
 async def get_template(

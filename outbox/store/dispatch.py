@@ -81,13 +81,15 @@ async def find_recipients(connection: Connection, wanted: Sequence[Wanted]) -> l
 
 
 class TenantRow(msgspec.Struct, frozen=True):
-    """A tenant's own settings and its providers in order, as JSON (`ProviderRow`s)."""
+    """A tenant's own settings, send windows, error rules and providers in order, as JSON."""
 
     tenant_id: str
     timezone: str | None
     sender: str | None
     phone_region: str | None
     own_providers: bool
+    send_windows_json: str | None
+    error_rules_json: str | None
     providers_json: str
 
 

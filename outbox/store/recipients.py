@@ -11,8 +11,11 @@ from uuid import UUID
 
 import msgspec
 
+from outbox.opting_out import OptOut
 from outbox.store.pool import Connection, execute, fetch, fetch_one
 from outbox_sql import query
+
+NO_PROVIDER = UUID(int=0)
 
 
 class RecipientParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +120,22 @@ async def erase_recipient(
     erased = await fetch_one(connection, Erased, "recipient_erase", parameters)
     assert erased is not None
     return erased
+
+
+async def opt_out(connection: Connection, wish: OptOut, *, at: datetime) -> None:
+    """Note that a recipient wants no more of a category, and by which job they said so."""
+    parameters = msgspec.structs.asdict(wish) | {"tenant": wish.tenant_id}
+    await execute(connection, "recipient_opt_out", parameters)
+    told = [{"job_id": wish.job_id, "status": "opted_out", "at": at, "detail": wish.category}]
+    await connection.execute(
+        query("receipts_take"),
+        {
+            "tenant": wish.tenant_id,
+            "provider_id": NO_PROVIDER,
+            "provider": "unsubscribe",
+            "events": msgspec.json.encode(told).decode(),
+        },
+    )
 
 
 async def inbox(

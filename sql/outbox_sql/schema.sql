@@ -129,6 +129,10 @@ CREATE FUNCTION outbox.address_hash(address text) RETURNS bigint
 
 COMMENT ON FUNCTION outbox.address_hash(address text) IS 'The keyed hash under which delivery finds what was sent to an address.';
 
+CREATE FUNCTION outbox.address_user(channel text, address text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN "left"(((channel || ':'::text) || lower(address)), 128);
+
 CREATE FUNCTION outbox.analyze_parents(now timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS text[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -996,7 +1000,11 @@ begin
                       where lower(t.address) = any(known_addresses)));
     update outbox.event as e set user_id = alias, data = '{}' where e.tenant_id = for_tenant and e.user_id = for_user;
     delete from outbox.device as d where d.tenant_id = for_tenant and d.user_id = for_user;
-    delete from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
+    delete from outbox.recipient as r
+    where r.tenant_id = for_tenant
+      and (r.user_id = for_user
+           or r.user_id in (select outbox.address_user(c, a) from unnest(known_addresses) as a,
+                                   unnest(array['email', 'sms', 'telegram']) as c));
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, 'erase', for_tenant, jsonb_build_object('pseudonym', alias, 'jobs', cardinality(ids)));
     return query select alias, cardinality(ids), coalesce(stopped, 0);
@@ -2287,7 +2295,8 @@ CREATE FUNCTION outbox.replay_outlook(numbers bigint[]) RETURNS TABLE(dead_lette
     from outbox.dead_letter as d
     left join lateral (select o.id, o.job, o.expires_at, o.tenant_id, o.channel, o.category, o.user_id
                        from outbox.job as o where o.id = d.id offset 0) as j on true
-    left join outbox.recipient as r on r.tenant_id = j.tenant_id and r.user_id = j.user_id
+    left join outbox.recipient as r on r.tenant_id = j.tenant_id
+        and r.user_id = coalesce(j.user_id, outbox.address_user(j.channel, j.job ->> 'to'))
     left join lateral (select x.series, x.status from outbox.delivery as x
                        where x.id = d.id and x.terminal and not x.late order by x.series desc limit 1) as last on true
     where d.dead_letter_id = any(numbers)
@@ -4270,6 +4279,8 @@ CREATE TABLE outbox.tenant (
     sender text,
     phone_region text,
     own_providers boolean DEFAULT false NOT NULL,
+    send_windows jsonb DEFAULT '{}'::jsonb NOT NULL,
+    error_rules jsonb DEFAULT '[]'::jsonb NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT tenant_phone_region_check CHECK ((phone_region ~ '^[A-Z]{2}$'::text)),
     CONSTRAINT tenant_tenant_id_check CHECK (((char_length(tenant_id) >= 1) AND (char_length(tenant_id) <= 128)))
@@ -4788,6 +4799,10 @@ REVOKE ALL ON FUNCTION outbox.address_hash(address text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.address_hash(address text) TO outbox_auditor;
 GRANT ALL ON FUNCTION outbox.address_hash(address text) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.address_hash(address text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.address_user(channel text, address text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.address_user(channel text, address text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.address_user(channel text, address text) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.analyze_parents(now timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.analyze_parents(now timestamp with time zone) TO outbox_dispatcher;

@@ -12,7 +12,9 @@ from msgspec import Meta
 
 from outbox.channels.addresses import AddressRefused
 from outbox.channels.mime import parse_sender
+from outbox.error_rules import RULES_MAX, ErrorRule
 from outbox.errors import Fault
+from outbox.quiet import SendWindow
 from outbox.render import normalise_locale
 from outbox.store import catalog
 from outbox.store.catalog import Tenant, TenantParts
@@ -30,6 +32,17 @@ _BODY = {
     "sender": "Cinema <hello@cinema.kz>",
     "phone_region": "KZ",
     "own_providers": False,
+    "send_windows": {"marketing": {"from": "10:00", "to": "19:00", "days": ["mon", "fri"]}},
+    "error_rules": [
+        {
+            "code": "smtp.5.7.*",
+            "becomes": "temporary",
+            "channel": "email",
+            "suppress": False,
+            "retry_after_s": 3600.0,
+            "hold": "lane",
+        }
+    ],
 }
 _TENANT = _BODY | {"tenant_id": "acme", "created_at": samples.AT}
 
@@ -39,6 +52,8 @@ class TenantBody(msgspec.Struct, frozen=True, kw_only=True):
 
     `sender` is the From of its mail where that goes out by the operator's provider;
     `own_providers` keeps it from ever doing so. These two take a service-wide key.
+    `send_windows` say when messages of a category (`*`: of any other) may go out, on the
+    recipient's clock; `error_rules` are rows of the tables of errors, the first that fits decides.
     """
 
     default_locale: Annotated[str, Meta(max_length=35)] | None = None
@@ -46,6 +61,10 @@ class TenantBody(msgspec.Struct, frozen=True, kw_only=True):
     sender: Annotated[str, Meta(max_length=320)] | None = None
     phone_region: Annotated[str, Meta(pattern="^[A-Z]{2}$")] | None = None
     own_providers: bool = False
+    send_windows: Annotated[
+        dict[Annotated[str, Meta(min_length=1, max_length=64)], SendWindow], Meta(max_length=100)
+    ] = {}
+    error_rules: Annotated[list[ErrorRule], Meta(max_length=RULES_MAX)] = []
 
 
 @operation(
@@ -120,6 +139,8 @@ def _parts(body: TenantBody) -> TenantParts:
         sender=body.sender,
         phone_region=body.phone_region,
         own_providers=body.own_providers,
+        send_windows=body.send_windows,
+        error_rules=body.error_rules,
     )
 
 

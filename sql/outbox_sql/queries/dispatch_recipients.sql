@@ -18,7 +18,9 @@ select a.n, r.user_id is not null as known, coalesce(a.address, d.address) as ad
 from unnest(%(ns)s::int[], %(ids)s::bigint[], %(tenants)s::text[], %(users)s::text[], %(channels)s::text[],
             %(addresses)s::text[], %(categories)s::text[], %(again)s::boolean[])
      as a(n, id, tenant_id, user_id, channel, address, category, again)
-left join outbox.recipient as r on r.tenant_id = a.tenant_id and r.user_id = a.user_id
+-- An address without a user may have opted out as well: then it has a row by the name of outbox.address_user.
+left join outbox.recipient as r on r.tenant_id = a.tenant_id
+                               and r.user_id = coalesce(a.user_id, outbox.address_user(a.channel, a.address))
 left join outbox.tenant as t on t.tenant_id = a.tenant_id
 cross join lateral (select case a.channel when 'email' then r.email when 'sms' then r.phone
                                           when 'telegram' then r.telegram_chat_id

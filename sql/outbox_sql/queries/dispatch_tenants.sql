@@ -1,5 +1,6 @@
 -- What a dispatcher keeps of these tenants: their settings, and their providers in order.
 select a.tenant_id, t.timezone, t.sender, t.phone_region, coalesce(t.own_providers, false) as own_providers,
+       t.send_windows::text as send_windows, t.error_rules::text as error_rules,
        (select coalesce(json_agg(json_build_object(
                    'provider_id', p.provider_id, 'channel', p.channel, 'kind', p.kind, 'name', p.name,
                    'config', p.config, 'credentials', encode(p.credentials, 'base64'), 'key_id', p.key_id,

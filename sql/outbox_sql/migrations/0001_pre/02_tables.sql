@@ -34,6 +34,10 @@ create table outbox.tenant (
     phone_region      text        check (phone_region ~ '^[A-Z]{2}$'),
     -- True: nothing of this tenant's goes out by the operator's own providers.
     own_providers     boolean     not null default false,
+    -- When its messages of a category ('*': of any) may go out: {category: {from, to, days}}.
+    send_windows      jsonb       not null default '{}',
+    -- Its own rows of the tables of errors, in order (outbox/error_rules.py).
+    error_rules       jsonb       not null default '[]',
     created_at        timestamptz not null default clock_timestamp()
 );
 insert into outbox.tenant (tenant_id) values ('default');

@@ -213,6 +213,11 @@ create function outbox.plain_meta(job jsonb) returns jsonb
         (select coalesce(jsonb_object_agg(m.key, m.value), '{}') from jsonb_each(job -> 'meta') as m
          where m.key in ('event_type', 'event_id', 'campaign_id', 'priority'))) else '{}' end;
 
+-- By which name the directory knows an address that belongs to no user: for what it has opted out of.
+create function outbox.address_user(channel text, address text) returns text
+    language sql immutable parallel safe
+    return left(channel || ':' || lower(address), 128);
+
 -- Erase a person: personal data goes, user_id becomes a pseudonym everywhere, hashes stay. It looks
 -- through all jobs that are kept for those that had the address alone: no index knows it, and
 -- nobody is erased often. What attempts that are running write later is erased as it is recorded.
@@ -307,7 +312,11 @@ begin
                       where lower(t.address) = any(known_addresses)));
     update outbox.event as e set user_id = alias, data = '{}' where e.tenant_id = for_tenant and e.user_id = for_user;
     delete from outbox.device as d where d.tenant_id = for_tenant and d.user_id = for_user;
-    delete from outbox.recipient as r where r.tenant_id = for_tenant and r.user_id = for_user;
+    delete from outbox.recipient as r
+    where r.tenant_id = for_tenant
+      and (r.user_id = for_user
+           or r.user_id in (select outbox.address_user(c, a) from unnest(known_addresses) as a,
+                                   unnest(array['email', 'sms', 'telegram']) as c));
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, 'erase', for_tenant, jsonb_build_object('pseudonym', alias, 'jobs', cardinality(ids)));
     return query select alias, cardinality(ids), coalesce(stopped, 0);

@@ -37,7 +37,8 @@ create function outbox.replay_outlook(numbers bigint[])
     from outbox.dead_letter as d
     left join lateral (select o.id, o.job, o.expires_at, o.tenant_id, o.channel, o.category, o.user_id
                        from outbox.job as o where o.id = d.id offset 0) as j on true
-    left join outbox.recipient as r on r.tenant_id = j.tenant_id and r.user_id = j.user_id
+    left join outbox.recipient as r on r.tenant_id = j.tenant_id
+        and r.user_id = coalesce(j.user_id, outbox.address_user(j.channel, j.job ->> 'to'))
     left join lateral (select x.series, x.status from outbox.delivery as x
                        where x.id = d.id and x.terminal and not x.late order by x.series desc limit 1) as last on true
     where d.dead_letter_id = any(numbers)

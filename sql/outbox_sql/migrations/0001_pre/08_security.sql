@@ -109,7 +109,7 @@ revoke insert, update, delete on outbox.api_process from outbox_dispatcher;
 grant usage on all sequences in schema outbox to outbox_dispatcher, outbox_api;
 
 grant execute on function outbox.find_job, outbox.cancel_jobs, outbox.retry_job, outbox.promote_job,
-    outbox.release_job, outbox.plan_replay, outbox.begin_replay, outbox.stop_replay, outbox.take_receipts, outbox.recent_payloads, outbox.set_paused,
+    outbox.release_job, outbox.plan_replay, outbox.begin_replay, outbox.stop_replay, outbox.take_receipts, outbox.recent_payloads, outbox.address_user, outbox.set_paused,
     outbox.set_lane_limits, outbox.set_destination, outbox.limits_now, outbox.list_destinations,
     outbox.schema_revisions, outbox.unseen_by, outbox.erase_recipient, outbox.authenticate, outbox.sees, outbox.current_status,
     outbox.live_status, outbox.ended_status, outbox.accepted_status, outbox.whole_job, outbox.from_priority,
