@@ -29,6 +29,8 @@ Priority: TypeAlias = Literal["low", "normal", "medium", "high", "urgent"]
 JobStatus: TypeAlias = Literal[
     "scheduled", "pending", "processing", "retrying", "sent", "failed", "expired", "cancelled"
 ]
+Mode: TypeAlias = Literal["live", "test"]
+"""A test job, of a test key, is delivered to the sink alone."""
 DeliveryStatus: TypeAlias = Literal["SENT", "FAILED", "RETRYING", "EXPIRED", "CANCELLED"]
 
 
@@ -107,6 +109,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `devices`: the recipient's, for push, the one that was seen last first; `to` is None then,
     unless the job itself names one of them.
     `endpoint` names the registered webhook endpoint whose URL `to` is; None is a job's own `to`.
+    `test`: no provider but the sink may take it.
     `sender` and `phone_region` are the tenant's own, where it has set them: the From of its mail,
     and the country of a number that is written without one.
     """
@@ -138,3 +141,4 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sender: str | None = None
     phone_region: str | None = None
     devices: tuple[Device, ...] = ()
+    test: bool = False

@@ -31,11 +31,12 @@ ALL_SCOPES: frozenset[Scope] = frozenset({"jobs:write", "jobs:read", "admin"})
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is asking. `tenant` None: service-wide."""
+    """Who is asking. `tenant` None: service-wide. `test`: what it hands in goes to the sink."""
 
     name: str
     tenant: str | None
     scopes: frozenset[Scope]
+    test: bool = False
 
     @property
     def sees(self) -> str:
@@ -85,6 +86,7 @@ class KeyRing:
                 name=row.name,
                 tenant=None if row.tenant_id == EVERY_TENANT else row.tenant_id,
                 scopes=frozenset(msgspec.convert(row.scopes, list[Scope])),
+                test=row.mode == "test",
             )
         self._believe(token, principal)
         return principal

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import TypeAlias
 
 import msgspec
 import psycopg
@@ -34,6 +35,9 @@ LOCK_ALONE_MS_MAX = 2_000
 """How long a batch, or one job by itself, waits for a lock."""
 ALONE_AT_ONCE_MAX = 3
 WAITING_MAX = 10_000
+
+Whose: TypeAlias = tuple[str | None, bool]
+"""A tenant (None: each job says), and whether they are test jobs."""
 
 
 class _Posted(msgspec.Struct, eq=False, gc=False):
@@ -57,14 +61,20 @@ class Intake:
         self._database = database
         self._on_stored = on_stored
         self._flushes_max = flushes_max
-        self._lines: OrderedDict[str | None, deque[_Posted]] = OrderedDict()
+        self._lines: OrderedDict[Whose, deque[_Posted]] = OrderedDict()
         self._waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way: dict[object, float] = {}
         """Since when each flush runs."""
 
     def submit(
-        self, tenant: str | None, text: str, traceparent: str | None, *, fresh: bool
+        self,
+        tenant: str | None,
+        text: str,
+        traceparent: str | None,
+        *,
+        fresh: bool,
+        test: bool = False,
     ) -> asyncio.Future[Enqueued]:
         """Hand in one JSON object that has a `job_id` (`fresh`: one that nobody else knows).
 
@@ -74,9 +84,10 @@ class Intake:
             raise StoreUnavailable("too many jobs wait to be stored")
         loop = asyncio.get_running_loop()
         posted = _Posted(text, traceparent, fresh, loop.create_future())
-        line = self._lines.get(tenant)
+        whose = (tenant, test)
+        line = self._lines.get(whose)
         if line is None:
-            line = self._lines[tenant] = deque()
+            line = self._lines[whose] = deque()
         line.append(posted)
         self._waiting += 1
         if not self._under_way:
@@ -109,11 +120,11 @@ class Intake:
         try:
             await asyncio.sleep(0)  # whoever arrives in this very turn of the loop comes along
             while self._lines:
-                tenant, batch = self._take()
+                whose, batch = self._take()
                 self._under_way[flush] = loop.time()
                 help_after = loop.call_later(SLOW_S, self._set_out)
                 try:
-                    await self._flush(tenant, batch)
+                    await self._flush(whose, batch)
                 except BaseException as error:
                     _fail(batch, error)
                     raise
@@ -127,36 +138,36 @@ class Intake:
         finally:
             self._under_way.pop(flush, None)
 
-    def _take(self) -> tuple[str | None, list[_Posted]]:
-        tenant, line = self._lines.popitem(last=False)
+    def _take(self) -> tuple[Whose, list[_Posted]]:
+        whose, line = self._lines.popitem(last=False)
         batch: list[_Posted] = []
         size_bytes = 0
         while line and len(batch) < FLUSH_JOBS_MAX and size_bytes < FLUSH_BYTES_MAX:
             batch.append(line.popleft())
             size_bytes += len(batch[-1].text)
         if line:
-            self._lines[tenant] = line  # at the end: the other tenants come first
+            self._lines[whose] = line  # at the end: the other tenants come first
         self._waiting -= len(batch)
-        return tenant, batch
+        return whose, batch
 
-    async def _flush(self, tenant: str | None, batch: list[_Posted]) -> None:
+    async def _flush(self, whose: Whose, batch: list[_Posted]) -> None:
         try:
-            results = await self._store(tenant, batch)
+            results = await self._store(whose, batch)
         except StoreUnavailable as error:
             _fail(batch, error)
         except (psycopg.Error, NotPermitted):
-            await self._one_by_one(tenant, batch)
+            await self._one_by_one(whose, batch)
         else:
             self._settle(batch, results)
 
-    async def _one_by_one(self, tenant: str | None, batch: list[_Posted]) -> None:
+    async def _one_by_one(self, whose: Whose, batch: list[_Posted]) -> None:
         """Store each by itself, a few at a time: one that waits for a lock keeps no other."""
         places = asyncio.Semaphore(ALONE_AT_ONCE_MAX)
 
         async def alone(posted: _Posted) -> None:
             async with places:
                 try:
-                    results = await self._store(tenant, [posted])
+                    results = await self._store(whose, [posted])
                 except psycopg.Error as error:
                     _fail([posted], as_unavailable(error))
                 except (StoreUnavailable, NotPermitted) as error:
@@ -166,8 +177,9 @@ class Intake:
 
         await asyncio.gather(*map(alone, batch))
 
-    async def _store(self, tenant: str | None, batch: list[_Posted]) -> list[Enqueued]:
+    async def _store(self, whose: Whose, batch: list[_Posted]) -> list[Enqueued]:
         """Store a batch, on another connection where one turns out to be dead."""
+        tenant, test = whose
         traceparents = None
         if any(posted.traceparent is not None for posted in batch):
             traceparents = [posted.traceparent for posted in batch]
@@ -181,6 +193,7 @@ class Intake:
                         tenant=tenant,
                         skip_bad=True,
                         traceparents=traceparents,
+                        test=test,
                         lock_ms_max=LOCK_ALONE_MS_MAX if len(batch) == 1 else LOCK_MS_MAX,
                     )
                 except psycopg.OperationalError:

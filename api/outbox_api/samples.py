@@ -67,6 +67,7 @@ JOB_VIEW: dict[str, object] = {
     "last_error": None,
     "receipt_status": None,
     "receipt_at": None,
+    "mode": "live",
     "resend_of": None,
     "list_job_id": None,
 }

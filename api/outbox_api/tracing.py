@@ -114,13 +114,21 @@ class TracedIntake(Intake):
         self._tracer = tracer
 
     def submit(
-        self, tenant: str | None, text: str, traceparent: str | None, *, fresh: bool
+        self,
+        tenant: str | None,
+        text: str,
+        traceparent: str | None,
+        *,
+        fresh: bool,
+        test: bool = False,
     ) -> asyncio.Future[Enqueued]:
         """Hand in one job, as `Intake` does."""
         span = self._tracer.start_span(
             "transaction", kind=SpanKind.CLIENT, attributes={"db.system.name": "postgresql"}
         )
         # A flush is nobody's own: it must not carry on in the span of whoever set it off.
-        done = contextvars.Context().run(super().submit, tenant, text, traceparent, fresh=fresh)
+        done = contextvars.Context().run(
+            super().submit, tenant, text, traceparent, fresh=fresh, test=test
+        )
         done.add_done_callback(lambda _: span.end())
         return done

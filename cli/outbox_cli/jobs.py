@@ -270,7 +270,12 @@ def resend(
             copy["job_id"] = msgspec.Raw(msgspec.json.encode(uuid7()))
             text = msgspec.json.encode([copy]).decode()
             (result,) = await store.enqueue(
-                connection, text, tenant=found.tenant_id, skip_bad=False, resend_of=job_id
+                connection,
+                text,
+                tenant=found.tenant_id,
+                skip_bad=False,
+                resend_of=job_id,
+                test=source.test,
             )
         await ring(database)
         return result

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import typer
 
+from outbox.message import Mode
 from outbox.store import catalog
 from outbox.store.pool import Connection
 from outbox_cli.database import actor, in_transaction
@@ -34,6 +35,9 @@ def create(
     expires_days: Annotated[
         int | None, typer.Option(min=1, max=DAYS_MAX, help="Days until it ends by itself.")
     ] = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="What it hands in goes to the sink alone.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Make a key and print it: it is shown this once."""
@@ -41,16 +45,25 @@ def create(
     unknown = [each for each in scopes if each not in SCOPES]
     if unknown:
         raise typer.BadParameter(f"no scope is called {unknown[0]!r}: {', '.join(SCOPES)}")
+    if test and "admin" in scopes:
+        raise typer.BadParameter("a test key manages nothing: it cannot have admin")
+    mode: Mode = "test" if test else "live"
     if not name.strip() or len(name) > NAME_CHARS_MAX or not name.isprintable():
         raise typer.BadParameter(f"a name has 1 to {NAME_CHARS_MAX} printable characters")
     if not tenant.strip() or len(tenant) > NAME_CHARS_MAX or not tenant.isprintable():
         raise typer.BadParameter(f"a tenant has 1 to {NAME_CHARS_MAX} printable characters")
-    key = catalog.new_key()
+    key = catalog.new_key(mode)
     ends = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
 
     async def work(connection: Connection) -> catalog.ApiKey:
         made = await catalog.create_key(
-            connection, key, name=name, tenant=tenant, scopes=scopes, expires_at=ends
+            connection,
+            key,
+            name=name,
+            tenant=tenant,
+            scopes=scopes,
+            mode=mode,
+            expires_at=ends,
         )
         detail = {"key_id": str(made.key_id), "name": name, "scopes": scopes}
         await catalog.note_action(
@@ -77,7 +90,18 @@ def ls(tenant: Tenant = None, json: Json = False) -> None:
         print_json([as_object(row) for row in rows])
         return
     print_table(
-        ("ID", "NAME", "PREFIX", "TENANT", "SCOPES", "CREATED", "EXPIRES", "LAST USED", "REVOKED"),
+        (
+            "ID",
+            "NAME",
+            "PREFIX",
+            "TENANT",
+            "SCOPES",
+            "MODE",
+            "CREATED",
+            "EXPIRES",
+            "LAST USED",
+            "REVOKED",
+        ),
         (
             (
                 row.key_id,
@@ -85,6 +109,7 @@ def ls(tenant: Tenant = None, json: Json = False) -> None:
                 row.prefix,
                 row.tenant_id,
                 row.scopes,
+                row.mode,
                 row.created_at,
                 row.expires_at,
                 row.last_used_at,

@@ -20,6 +20,8 @@ SWEEP_SHARE_MAX = 0.05
 """At most this share of the time goes into such looks."""
 SWEEP_S_MAX = 15.0
 """But no longer between two: a claim may also have taken long because the machine stood still."""
+TEST = "test"
+"""The scope of the lane where test jobs are."""
 DESTINATION = "destination:"
 """A scope that begins so is a lane where what a destination's gate keeps back waits."""
 
@@ -238,9 +240,10 @@ class LaneBook:
     def ask_again(self, lanes: Iterable[tuple[str, str]]) -> None:
         """Note that these lanes (tenant, queue) have work that became due right now."""
         for tenant_id, queue in lanes:
-            state = self._scopes.get((tenant_id, queue, ""))
-            if state is not None:
-                state.hot = True
+            for scope in ("", TEST):
+                state = self._scopes.get((tenant_id, queue, scope))
+                if state is not None:
+                    state.hot = True
 
     def claimed(
         self,

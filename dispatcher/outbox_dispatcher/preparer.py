@@ -71,7 +71,8 @@ class Preparer:
         facts = []
         for item in items:
             facts.append(self._read(item))
-            item.divert_to = self._held(item.claimed, facts[-1])
+            if not item.claimed.test:
+                item.divert_to = self._held(item.claimed, facts[-1])
         wanted = [_wanted(item.claimed, f) for item, f in zip(items, facts, strict=True)]
         named = [
             (item.claimed.tenant_id, f.endpoint)
@@ -85,7 +86,8 @@ class Preparer:
         for item, fact, person in zip(items, facts, found, strict=True):
             if item.divert_to is not None:
                 continue
-            self._choose_provider(item)
+            if not item.claimed.test:
+                self._choose_provider(item)
             if fact.endpoint is not None:
                 item.decided = self._endpoints.get(item.claimed.tenant_id, fact.endpoint).refusal
                 if item.decided is not None:
@@ -347,4 +349,5 @@ def _message(
         sender=None if tenant is None else tenant.sender,
         phone_region=None if tenant is None else tenant.phone_region,
         devices=devices,
+        test=claimed.test,
     )

@@ -448,6 +448,8 @@ def _scope_in_trouble(item: Item, outcome: Outcome) -> str | None:
     message = item.message
     if message is None or message.endpoint is None or not isinstance(outcome, Retryable):
         return None
+    if message.test:
+        return None
     return f"endpoint:{message.endpoint}"
 
 

@@ -52,6 +52,7 @@ from outbox_dispatcher.recorder import (
     count_by_slots,
 )
 from outbox_dispatcher.replays import replay
+from outbox_dispatcher.sandbox import Sandbox, contained
 from outbox_dispatcher.schedules import fire_schedules
 from outbox_dispatcher.settings import DispatcherSettings
 from outbox_dispatcher.slots import Item, Slots
@@ -108,6 +109,7 @@ class Dispatcher:
             keyring=Keyring(settings.secret_key),
             gate=self.gates,
         )
+        self.sandbox = Sandbox(settings.provider_settings)
         self.wakeup = Wakeup(poll_s_min=settings.poll_s_min, poll_s_max=settings.poll_s_max)
         self.recorder = Recorder(
             life=self.life,
@@ -175,6 +177,7 @@ class Dispatcher:
                 id(h): h for h in (*self._channels.values(), *self._queues.values())
             }.values():
                 await stack.enter_async_context(handler)
+            await stack.enter_async_context(self.sandbox)
             stack.push_async_callback(self.tenants.close)
             render = await stack.enter_async_context(RenderPool(self._settings.render_workers))
             self._preparer = Preparer(
@@ -416,6 +419,8 @@ class Dispatcher:
 
     def _handler_of(self, item: Item) -> Handler | None:
         channel = item.claimed.channel
+        if item.claimed.test:
+            return self.sandbox.handler_of(item.claimed)
         if channel is None:
             return self._queues.get(item.claimed.queue)
         return self._channels.get(channel)
@@ -480,9 +485,12 @@ class Dispatcher:
                 catalog=self.lanes.catalog,
             )
             await self._prepare_batch(self._links.side, items, catalog=self.lanes.catalog)
+            for item in items:
+                if item.claimed.test and item.decided is not None:
+                    item.decided = contained(item.decided)
             if self.gates.any:
                 for item in items:
-                    if item.divert_to is None:
+                    if item.divert_to is None and not item.claimed.test:
                         await self.gates.admit(self._links.side, item)
         by_slots: dict[Slots, list[Item]] = {}
         for item in items:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import ClassVar, Protocol, Self
 
 from outbox.channels.api_client import ApiClient, own_addresses
+from outbox.channels.captured import refused_test
 from outbox.channels.guard import Lookup
 from outbox.channels.guard_allow import AllowList
 from outbox.channels.log import LogChannel
@@ -81,6 +82,8 @@ class ApiChannel:
             return prepared
         if self._capture is not None:
             return await self._capture.deliver(prepared, timeout_s=timeout_s)
+        if (refused := refused_test(message)) is not None:
+            return refused
         if self._provider is None:
             return Misconfigured(
                 code="provider.missing", reason=f"{self.setting} is not set", scope="lane"

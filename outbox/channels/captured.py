@@ -5,7 +5,15 @@ from __future__ import annotations
 import msgspec
 
 from outbox.message import Message
-from outbox.outcome import Sent
+from outbox.outcome import Rejected, Sent
+
+
+def refused_test(message: Message) -> Rejected | None:
+    """Return why a live provider takes no test job: the last fence, right before it is asked."""
+    if not message.test:
+        return None
+    reason = "A test job goes to the sink alone, and this is a live provider"
+    return Rejected(code="provider.test_job", reason=reason, sent=sent_by(None, message))
 
 
 def said(message: Message) -> str:

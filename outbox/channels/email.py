@@ -17,7 +17,7 @@ import msgspec
 from outbox.channels.addresses import AddressRefused, Mailbox, parse_mailbox
 from outbox.channels.api_channel import Provider
 from outbox.channels.api_client import ApiClient, own_addresses
-from outbox.channels.captured import sent_by
+from outbox.channels.captured import refused_test, sent_by
 from outbox.channels.guard import guard_of
 from outbox.channels.headers import HeaderRefused, check_headers
 from outbox.channels.log import LogChannel
@@ -105,6 +105,8 @@ class EmailChannel:
             return checked
         if self._capture is not None:
             return await self._capture.deliver(message, timeout_s=timeout_s)
+        if (refused := refused_test(message)) is not None:
+            return refused
         if self._api is not None:
             told = None if self._is_tenants else message.sender
             prepared = msgspec.structs.replace(message, to=checked.address, sender=told)

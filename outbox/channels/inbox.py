@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from outbox.channels.captured import said, sent_by
+from outbox.channels.captured import refused_test, said, sent_by
 from outbox.channels.log import LogChannel
 from outbox.channels.providers import chosen_provider
 from outbox.channels.sink import SinkChannel
@@ -46,6 +46,8 @@ class InboxChannel:
             return Rejected(code="recipient.no_address", reason="User has no inbox")
         if self._capture is not None:
             return await self._capture.deliver(message, timeout_s=timeout_s)
+        if (refused := refused_test(message)) is not None:
+            return refused
         row = InboxRow(
             user_id=user_id,
             subject=message.subject,

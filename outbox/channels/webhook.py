@@ -17,6 +17,7 @@ from typing import Literal, Self
 import msgspec
 from multidict import CIMultiDict
 
+from outbox.channels.captured import refused_test
 from outbox.channels.guard import Blocked, Guard, Lookup
 from outbox.channels.guard_allow import parse_allow
 from outbox.channels.headers import HeaderRefused, check_headers
@@ -128,6 +129,8 @@ class WebhookChannel:
                 message, text=body.decode("utf-8", "replace"), headers=dict(headers)
             )
             return await self._capture.deliver(shown, timeout_s=timeout_s)
+        if (refused := refused_test(message)) is not None:
+            return refused
         try:
             url = self._guard.check_url(message.to)
         except Blocked as error:

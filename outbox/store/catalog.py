@@ -16,11 +16,13 @@ from uuid import UUID
 import msgspec
 
 from outbox.error_rules import ErrorRule
+from outbox.message import Mode
 from outbox.quiet import SendWindow
 from outbox.store.pool import Connection, execute, fetch, fetch_one
 from outbox_sql import query
 
 KEY_PREFIX = "obx_"
+TEST_KEY_PREFIX = "obx_test_"
 KeepContent: TypeAlias = Literal["none", "hash", "full"]
 OnAmbiguous: TypeAlias = Literal["resend", "hold", "fail"]
 
@@ -32,6 +34,7 @@ class KeyOwner(msgspec.Struct, frozen=True):
     name: str
     tenant_id: str
     scopes: list[str]
+    mode: Mode
     expires_at: datetime | None
 
 
@@ -43,6 +46,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str
     tenant_id: str
     scopes: list[str]
+    mode: Mode
     created_at: datetime
     expires_at: datetime | None
     last_used_at: datetime | None
@@ -151,9 +155,10 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
     user_json: str
 
 
-def new_key() -> str:
-    """Return a new API key: 256 random bits."""
-    return KEY_PREFIX + secrets.token_urlsafe(32)
+def new_key(mode: Mode = "live") -> str:
+    """Return a new API key: 256 random bits. A test key shows by its prefix."""
+    prefix = TEST_KEY_PREFIX if mode == "test" else KEY_PREFIX
+    return prefix + secrets.token_urlsafe(32)
 
 
 def hash_of_key(key: str) -> bytes:
@@ -173,6 +178,7 @@ async def create_key(
     name: str,
     tenant: str,
     scopes: Sequence[str],
+    mode: Mode = "live",
     expires_at: datetime | None = None,
 ) -> ApiKey:
     """Store a new key by its hash. `tenant` '*': service-wide."""
@@ -183,9 +189,10 @@ async def create_key(
         {
             "name": name,
             "hash": hash_of_key(key),
-            "prefix": key[: len(KEY_PREFIX) + 6],
+            "prefix": key[: len(TEST_KEY_PREFIX if mode == "test" else KEY_PREFIX) + 6],
             "tenant": tenant,
             "scopes": list(scopes),
+            "mode": mode,
             "expires_at": expires_at,
         },
     )

@@ -57,6 +57,7 @@ class Claimed(msgspec.Struct, frozen=True, gc=False):
     channel: str | None
     created_at: datetime
     traceparent: str | None
+    test: bool
     job_json: str
     epoch: Epoch
 

@@ -16,8 +16,8 @@ import msgspec
 import psycopg.errors
 
 from outbox.errors import Fault, InvalidJob, JobConflict, NotPermitted
-from outbox.message import JobStatus
-from outbox.store.pool import EVERY_TENANT, Connection, fetch, fetch_one
+from outbox.message import JobStatus, Mode
+from outbox.store.pool import EVERY_TENANT, TEST_MODE, Connection, fetch, fetch_one
 from outbox_sql import query
 
 LIVE = frozenset({"scheduled", "pending", "processing", "retrying"})
@@ -88,6 +88,7 @@ class JobColumns(msgspec.Struct, frozen=True, kw_only=True):
     receipt_at: datetime | None
     resend_of: UUID | None
     list_job_id: UUID | None
+    mode: Mode
 
 
 class JobRow(JobColumns, frozen=True, kw_only=True):
@@ -268,6 +269,7 @@ class ResendSource(msgspec.Struct, frozen=True):
     job: str
     erased: bool
     status: str
+    test: bool
 
 
 async def enqueue(
@@ -279,13 +281,16 @@ async def enqueue(
     traceparents: Sequence[str | None] | None = None,
     resend_of: UUID | None = None,
     lock_ms_max: int = 2_000,
+    test: bool | None = None,
 ) -> list[Enqueued]:
     """Accept a JSON list of jobs: a result each, in order.
 
     With `skip_bad`, faults and conflicts are results; else they raise InvalidBatch and
     JobConflict, and nothing is stored. Raises NotPermitted, and psycopg's errors.
+    `test`: they go to the sink alone; None: as whoever acts may (`pool.TEST_MODE`).
     """
-    mode = "skip" if skip_bad else "raise"
+    on_bad = "skip" if skip_bad else "raise"
+    in_test = TEST_MODE.get() if test is None else test
     try:
         cursor = await connection.execute(
             query("job_enqueue"),
@@ -293,8 +298,9 @@ async def enqueue(
                 "sees": tenant or EVERY_TENANT,
                 "tenant": tenant,
                 "jobs": jobs_json,
-                "on_conflict": mode,
-                "on_fault": mode,
+                "on_conflict": on_bad,
+                "on_fault": on_bad,
+                "mode": "test" if in_test else "",
                 "traceparents": list(traceparents) if traceparents is not None else None,
                 "resend_of": resend_of,
                 "lock_ms": str(lock_ms_max),

@@ -36,6 +36,8 @@ BEFORE_COMMIT: ContextVar[Callable[[Connection], Awaitable[object]] | None] = Co
     "BEFORE_COMMIT", default=None
 )
 """What transactions do last: who acts, writes down what they did, or it is not done."""
+TEST_MODE: ContextVar[bool] = ContextVar("TEST_MODE", default=False)
+"""Whether whoever acts has a test key: sees test jobs alone, and makes no other."""
 DOWN_PAUSE_S = 0.2
 """After a failed attempt to connect, callers are refused at once for this long."""
 RECONNECT_S = 0.25
@@ -43,7 +45,8 @@ RECONNECT_S = 0.25
 
 _BEGIN = sql.SQL(
     "begin{mode}; select set_config('role', 'outbox_api', true),"
-    " set_config('outbox.tenant', {tenant}, true), set_config('timezone', 'UTC', true),"
+    " set_config('outbox.tenant', {tenant}, true), set_config('outbox.mode', {job_mode}, true),"
+    " set_config('timezone', 'UTC', true),"
     " set_config('lock_timeout', {lock_ms}, true),"
     " set_config('statement_timeout', {statement_ms}, true)"
 )
@@ -159,6 +162,7 @@ class Database:
         statement = _BEGIN.format(
             mode=sql.SQL(" read only" if read_only else ""),
             tenant=sql.Literal(tenant),
+            job_mode=sql.Literal("test" if TEST_MODE.get() else ""),
             lock_ms=sql.Literal(str(int(self._lock_s_max * 1000))),
             statement_ms=sql.Literal(str(int(self._statement_s_max * 1000))),
         )

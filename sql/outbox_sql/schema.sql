@@ -167,7 +167,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION outbox.authenticate(hash bytea) RETURNS TABLE(key_id uuid, name text, tenant_id text, scopes text[], expires_at timestamp with time zone)
+CREATE FUNCTION outbox.authenticate(hash bytea) RETURNS TABLE(key_id uuid, name text, tenant_id text, scopes text[], mode text, expires_at timestamp with time zone)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -175,7 +175,7 @@ CREATE FUNCTION outbox.authenticate(hash bytea) RETURNS TABLE(key_id uuid, name 
         update outbox.api_key as k set last_used_at = clock_timestamp()
         where k.key_sha256 = hash and (k.last_used_at is null or k.last_used_at < clock_timestamp() - interval '1 minute')
     )
-    select k.key_id, k.name, k.tenant_id, k.scopes, k.expires_at from outbox.api_key as k
+    select k.key_id, k.name, k.tenant_id, k.scopes, k.mode, k.expires_at from outbox.api_key as k
     where k.key_sha256 = hash and k.revoked_at is null and (k.expires_at is null or k.expires_at > clock_timestamp())
 $$;
 
@@ -712,6 +712,9 @@ begin
     if some_lists then
         parsed := outbox.expand_lists(parsed);
     end if;
+    if outbox.in_test_mode() then
+        parsed := outbox.set_apart(parsed);
+    end if;
 
     if not all_lanes and cardinality(parsed) > 0 then
         lane_ids := outbox.lanes_of(parsed);
@@ -850,6 +853,7 @@ begin
     if (octet_length(content) <= 4000 and created_at is not null and (said_expires is null or expires_at > at)
         and outbox.is_typical(job, user_id, channel, template_code, locale, meta, event_id, campaign_id, said_priority,
                               said_id, uuid)
+        and current_setting('outbox.mode', true) is distinct from 'test'
         and coalesce(current_setting('outbox.tenant', true), '') in ('', '*', of_tenant)) is not true then
         return null;
     end if;
@@ -1051,6 +1055,7 @@ CREATE TABLE outbox.job (
     expires_at timestamp with time zone,
     lane_id integer NOT NULL,
     priority smallint NOT NULL,
+    test boolean DEFAULT (NOT (current_setting('outbox.mode'::text, true) IS DISTINCT FROM 'test'::text)) NOT NULL,
     tenant_id text NOT NULL,
     queue text NOT NULL,
     channel text,
@@ -1257,6 +1262,10 @@ CREATE FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) RETU
     SET search_path TO 'pg_catalog', 'pg_temp'
     RETURN outbox.uuid5('6b2f9a52-8f3d-5c1e-9d0a-2f1f6d1c7a10'::uuid, ((tenant || ':'::text) || idempotency_key));
 
+CREATE FUNCTION outbox.in_test_mode() RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (NOT (current_setting('outbox.mode'::text, true) IS DISTINCT FROM 'test'::text));
+
 CREATE FUNCTION outbox.is_erased(wanted bigint) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1301,23 +1310,23 @@ CREATE FUNCTION outbox.key_hash(address_key bytea, tenant text, queue text, key 
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN sha256((address_key || convert_to(((((((char_length(tenant) || ':'::text) || tenant) || char_length(queue)) || ':'::text) || queue) || key), 'UTF8'::name)));
 
-CREATE FUNCTION outbox.lane_of(for_tenant text, for_queue text) RETURNS integer
+CREATE FUNCTION outbox.lane_of(for_tenant text, for_queue text, for_scope text DEFAULT ''::text) RETURNS integer
     LANGUAGE plpgsql
     AS $$
 declare
     found_id int;
 begin
     select l.lane_id into found_id from outbox.lane as l
-    where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = '';
+    where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = for_scope;
     while found_id is null loop
-        insert into outbox.lane (tenant_id, queue, paused_at, paused_by)
-        select for_tenant, for_queue, q.paused_at, q.paused_by
+        insert into outbox.lane (tenant_id, queue, scope, paused_at, paused_by)
+        select for_tenant, for_queue, for_scope, q.paused_at, q.paused_by
         from (select) as one left join outbox.queue_pause as q on q.queue = for_queue
         on conflict (tenant_id, queue, scope) do nothing
         returning lane_id into found_id;
         if found_id is null then
             select l.lane_id into found_id from outbox.lane as l
-            where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = '';
+            where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = for_scope;
         end if;
     end loop;
     return found_id;
@@ -1336,7 +1345,7 @@ begin
         from (select r.tenant_id, r.queue from unnest(parsed) as r group by r.tenant_id, r.queue offset 0) as d
         order by d.tenant_id, d.queue
     loop
-        lane_ids := lane_ids || outbox.lane_of(place.tenant_id, place.queue);
+        lane_ids := lane_ids || outbox.lane_of(place.tenant_id, place.queue, outbox.scope_now());
     end loop;
     return lane_ids;
 end
@@ -1479,7 +1488,7 @@ begin
            exists (select from outbox.template as t
                    where t.tenant_id = named.tenant_id and t.code = named.template_code and t.deleted_at is null),
            (select l.lane_id from outbox.lane as l
-            where l.tenant_id = named.tenant_id and l.queue = named.queue and l.scope = '')
+            where l.tenant_id = named.tenant_id and l.queue = named.queue and l.scope = outbox.scope_now())
     into named.permitted, named.handled, named.templated, named.lane_id;
     named.permitted := named.permitted
                        and coalesce(current_setting('outbox.tenant', true), '') in ('', '*', named.tenant_id);
@@ -2234,7 +2243,8 @@ CREATE FUNCTION outbox.release_job(wanted bigint, actor text) RETURNS text
 declare
     e record;
 begin
-    select x.id, x.claimed_by, l.tenant_id, l.queue, l.scope into e
+    select x.id, x.claimed_by, l.tenant_id, l.queue, l.scope, (select j.test from outbox.job as j where j.id = x.id) as test
+    into e
     from outbox.entry as x join outbox.lane as l on l.lane_id = x.lane_id
     where x.id = wanted and outbox.acts_for(l.tenant_id)
     for update of x;
@@ -2244,7 +2254,7 @@ begin
         return 'not held';
     end if;
     update outbox.entry as x
-    set lane_id = outbox.lane_of(e.tenant_id, e.queue), available_at = clock_timestamp(), waits = 0
+    set lane_id = outbox.lane_of(e.tenant_id, e.queue, case when e.test then 'test' else '' end), available_at = clock_timestamp(), waits = 0
     where x.id = wanted;
     insert into outbox.operator_action (actor, action, tenant_id, id) values (actor, 'release', e.tenant_id, wanted);
     return 'released';
@@ -2405,10 +2415,12 @@ begin
     if j.expires_at <= clock_timestamp() then
         return 'expired';
     end if;
-    lane := outbox.lane_of(j.tenant_id, j.queue);
+    lane := outbox.lane_of(j.tenant_id, j.queue, case when j.test then 'test' else '' end);
     if j.job ? 'ordering_key' then
         select r.lane_id, r.ordering_id, r.place into lane, key_of, place_of
-        from outbox.reorder(wanted, j.tenant_id, j.queue, j.job ->> 'ordering_key', lane) as r;
+        from outbox.reorder(wanted, j.tenant_id, j.queue,
+                            case when j.test then outbox.test_key(j.job ->> 'ordering_key') else j.job ->> 'ordering_key' end,
+                            lane) as r;
     end if;
     insert into outbox.entry (id, available_at, expires_at, lane_id, priority, series, lease_no, max_attempts,
         ordering_id, place)
@@ -2457,9 +2469,30 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.scope_now() RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN (current_setting('outbox.mode'::text, true) = 'test'::text) THEN 'test'::text ELSE ''::text END;
+
 CREATE FUNCTION outbox.sees(tenant text) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (current_setting('outbox.tenant'::text, true) = ANY (ARRAY['*'::text, tenant]));
+
+CREATE FUNCTION outbox.set_apart(parsed outbox.parsed[]) RETURNS outbox.parsed[]
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+declare
+    marked outbox.parsed[] := '{}';
+    p outbox.parsed;
+begin
+    foreach p in array parsed loop
+        p.content_sha256 := sha256(p.content_sha256 || '\x01'::bytea);
+        p.ordering_key := outbox.test_key(p.ordering_key);
+        p.dedup_key := outbox.test_key(p.dedup_key);
+        marked := marked || p;
+    end loop;
+    return marked;
+end
+$$;
 
 CREATE FUNCTION outbox.set_destination(wanted text, to_rate_per_s double precision, to_burst integer, resume boolean, actor text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2729,7 +2762,7 @@ begin
             traceparents[p.ord] as traceparent, p.list_job_id, p.max_attempts, p.job, p.ordering_key,
             case when cardinality(lane_ids) = 1 then lane_ids[1]
                  else (select l.lane_id from outbox.lane as l
-                       where l.tenant_id = p.tenant_id and l.queue = p.queue and l.scope = '') end as lane_id
+                       where l.tenant_id = p.tenant_id and l.queue = p.queue and l.scope = outbox.scope_now()) end as lane_id
         from unnest(parsed) as p
         where (p.id in (select k.id from keyed as k union all select unnest(keyed_ids))) is true
           and p.list_job_ids is null
@@ -2762,7 +2795,7 @@ begin
         insert into outbox.stat_second (at, lane_id, expired)
         select date_trunc('second', store_jobs.at), l.lane_id, c.jobs
         from (select e.tenant_id, e.queue, count(*) as jobs from expired as e group by e.tenant_id, e.queue) as c
-        join outbox.lane as l on l.tenant_id = c.tenant_id and l.queue = c.queue and l.scope = '';
+        join outbox.lane as l on l.tenant_id = c.tenant_id and l.queue = c.queue and l.scope = outbox.scope_now();
     end if;
     return fresh_ids;
 end
@@ -2891,6 +2924,10 @@ begin
     select (select count(*)::int from found), (select count(*)::int from fresh);
 end
 $$;
+
+CREATE FUNCTION outbox.test_key(key text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ('test'::text || key);
 
 CREATE FUNCTION outbox.text_fault(job jsonb, key text, chars_max integer) RETURNS outbox.fault
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3039,10 +3076,13 @@ CREATE TABLE outbox.api_key (
     prefix text NOT NULL,
     tenant_id text NOT NULL,
     scopes text[] NOT NULL,
+    mode text DEFAULT 'live'::text NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     expires_at timestamp with time zone,
     last_used_at timestamp with time zone,
     revoked_at timestamp with time zone,
+    CONSTRAINT api_key_check CHECK (((mode = 'live'::text) OR (NOT ('admin'::text = ANY (scopes))))),
+    CONSTRAINT api_key_mode_check CHECK ((mode = ANY (ARRAY['live'::text, 'test'::text]))),
     CONSTRAINT api_key_scopes_check CHECK ((scopes <@ ARRAY['jobs:write'::text, 'jobs:read'::text, 'admin'::text]))
 );
 
@@ -3137,6 +3177,10 @@ CREATE VIEW outbox.api_notification WITH (security_invoker='true') AS
     r.at AS receipt_at,
     j.resend_of,
     j.list_job_id,
+        CASE
+            WHEN j.test THEN 'test'::text
+            ELSE 'live'::text
+        END AS mode,
         CASE
             WHEN (e.claimed_by IS NULL) THEN COALESCE(l.paused_at, l.held_at)
             ELSE NULL::timestamp with time zone
@@ -3645,6 +3689,10 @@ CREATE VIEW outbox.notification AS
     r.at AS receipt_at,
     j.resend_of,
     j.list_job_id,
+        CASE
+            WHEN j.test THEN 'test'::text
+            ELSE 'live'::text
+        END AS mode,
         CASE
             WHEN (e.claimed_by IS NULL) THEN COALESCE(l.paused_at, l.held_at)
             ELSE NULL::timestamp with time zone
@@ -4693,7 +4741,7 @@ CREATE POLICY own_tenant ON outbox.event TO outbox_api USING (outbox.sees(tenant
 
 CREATE POLICY own_tenant ON outbox.inbox_message TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.job TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.job TO outbox_api USING ((outbox.sees(tenant_id) AND (test OR (current_setting('outbox.mode'::text, true) IS DISTINCT FROM 'test'::text)))) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.job_key TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
@@ -4973,6 +5021,10 @@ GRANT ALL ON FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text
 GRANT ALL ON FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) TO outbox_api;
 GRANT ALL ON FUNCTION outbox.idempotent_job_id(tenant text, idempotency_key text) TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.in_test_mode() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.in_test_mode() TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.in_test_mode() TO outbox_api;
+
 REVOKE ALL ON FUNCTION outbox.is_erased(wanted bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.is_erased(wanted bigint) TO outbox_dispatcher;
 
@@ -4985,8 +5037,8 @@ GRANT ALL ON FUNCTION outbox.key_faults(job jsonb, window_s_max integer) TO outb
 REVOKE ALL ON FUNCTION outbox.key_hash(address_key bytea, tenant text, queue text, key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.key_hash(address_key bytea, tenant text, queue text, key text) TO outbox_dispatcher;
 
-REVOKE ALL ON FUNCTION outbox.lane_of(for_tenant text, for_queue text) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.lane_of(for_tenant text, for_queue text) TO outbox_dispatcher;
+REVOKE ALL ON FUNCTION outbox.lane_of(for_tenant text, for_queue text, for_scope text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.lane_of(for_tenant text, for_queue text, for_scope text) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.lanes_of(parsed outbox.parsed[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.lanes_of(parsed outbox.parsed[]) TO outbox_dispatcher;
@@ -5128,9 +5180,15 @@ GRANT ALL ON FUNCTION outbox.schema_revisions(OUT pre integer, OUT post integer)
 REVOKE ALL ON FUNCTION outbox.scope_lane(for_tenant text, for_queue text, for_scope text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.scope_lane(for_tenant text, for_queue text, for_scope text) TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.scope_now() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.scope_now() TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.sees(tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.sees(tenant text) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.sees(tenant text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.set_apart(parsed outbox.parsed[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.set_apart(parsed outbox.parsed[]) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.set_destination(wanted text, to_rate_per_s double precision, to_burst integer, resume boolean, actor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.set_destination(wanted text, to_rate_per_s double precision, to_burst integer, resume boolean, actor text) TO outbox_dispatcher;
@@ -5172,6 +5230,9 @@ GRANT ALL ON FUNCTION outbox.take_ordering(tenant text, of_queue text, hash byte
 REVOKE ALL ON FUNCTION outbox.take_receipts(for_tenant text, for_provider uuid, provider_name text, events json) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.take_receipts(for_tenant text, for_provider uuid, provider_name text, events json) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.take_receipts(for_tenant text, for_provider uuid, provider_name text, events json) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.test_key(key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.test_key(key text) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.text_fault(job jsonb, key text, chars_max integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.text_fault(job jsonb, key text, chars_max integer) TO outbox_dispatcher;

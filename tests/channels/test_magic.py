@@ -77,7 +77,7 @@ def test_the_mail_table_has_no_row_that_is_not_tried() -> None:
             assert smtp_row(number, None, text, stage=second) is row  # type: ignore[arg-type]
 
 
-def _provider_rows() -> Iterator[tuple[str, str, str]]:
+def provider_rows() -> Iterator[tuple[str, str, str]]:
     for channel, (_, table) in _TABLES.items():
         for row in table:
             words = "-chat_not_found" if row.text else ""
@@ -85,7 +85,7 @@ def _provider_rows() -> Iterator[tuple[str, str, str]]:
                 yield channel, f"{code}{words}", row.verdict
 
 
-@pytest.mark.parametrize(("channel", "asked", "verdict"), list(_provider_rows()))
+@pytest.mark.parametrize(("channel", "asked", "verdict"), list(provider_rows()))
 async def test_each_row_of_the_providers_tables_comes_about_on_demand(
     channel: str, asked: str, verdict: str
 ) -> None:

@@ -346,6 +346,7 @@ async def resend_job(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIRespons
             skip_bad=True,
             traceparents=[traceparent_of(request)],
             resend_of=job_id,
+            test=source.test,
         )
         if stored.result == "invalid":
             raise refusal(stored)

@@ -126,7 +126,9 @@ async def take_job(request: Incoming) -> ASGIResponse:
     if needs_id(job):
         text = with_id(text, job, new_id(tenant, key))
         fresh = key is None
-    stored = await runtime.intake.submit(key_tenant, text, traceparent_of(request), fresh=fresh)
+    stored = await runtime.intake.submit(
+        key_tenant, text, traceparent_of(request), fresh=fresh, test=request.auth.test
+    )
     return await _answer_one(request, runtime, stored, tenant)
 
 

@@ -12,6 +12,7 @@ from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
 from outbox.errors import Fault
+from outbox.message import Mode
 from outbox.store import catalog
 from outbox.store.catalog import ApiKey
 from outbox_api import samples
@@ -30,6 +31,7 @@ _KEY = {
     "prefix": "obx_x8Kd2Q",
     "tenant_id": "default",
     "scopes": ["jobs:write", "jobs:read"],
+    "mode": "live",
     "created_at": samples.AT,
     "expires_at": None,
     "last_used_at": None,
@@ -38,11 +40,15 @@ _KEY = {
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key to make. `tenant_id` `*` is service-wide; left out, it is the maker's own."""
+    """A key to make. `tenant_id` `*` is service-wide; left out, it is the maker's own.
+
+    `mode` `test`: what it hands in goes to the sink, and it sees test jobs alone.
+    """
 
     name: Annotated[str, Meta(min_length=1, max_length=128)]
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=3)]
     tenant_id: TenantId | None = None
+    mode: Mode = "live"
     expires_at: Moment | None = None
 
 
@@ -78,7 +84,9 @@ async def make_key(request: ApiRequest) -> ASGIResponse:
         raise Problem(403, "The key may make keys for its own tenant alone.")
     if wanted.expires_at is not None and wanted.expires_at <= datetime.now(UTC):
         raise invalid([Fault("/expires_at", "must lie ahead")])
-    key = catalog.new_key()
+    if wanted.mode == "test" and "admin" in wanted.scopes:
+        raise invalid([Fault("/scopes", "a test key manages nothing: it cannot have admin")])
+    key = catalog.new_key(wanted.mode)
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
         made = await catalog.create_key(
             connection,
@@ -86,6 +94,7 @@ async def make_key(request: ApiRequest) -> ASGIResponse:
             name=wanted.name,
             tenant=tenant,
             scopes=sorted(set(wanted.scopes)),
+            mode=wanted.mode,
             expires_at=wanted.expires_at,
         )
         await catalog.note_action(

@@ -130,7 +130,11 @@ async def send_notification(request: ApiRequest) -> ASGIResponse:
     tenant = request.auth.tenant or DEFAULT_TENANT
     job_id = new_id(tenant, key)
     stored = await runtime.intake.submit(
-        tenant, _job(wanted, job_id), traceparent_of(request), fresh=key is None
+        tenant,
+        _job(wanted, job_id),
+        traceparent_of(request),
+        fresh=key is None,
+        test=request.auth.test,
     )
     if stored.result == "invalid":
         problem = refusal(stored)

@@ -88,9 +88,9 @@ with ask as materialized (
 )
 select c.id, c.lane_id, c.lease_no, c.priority, c.series, c.attempt, c.max_attempts, c.crashes, c.available_at,
        c.expires_at, c.claimed_at, j.job_id, j.tenant_id, j.queue, j.channel, j.created_at, j.traceparent,
-       j.job::text
+       j.test, j.job::text
 from claimed as c
 cross join lateral (
-    select j.job_id, j.tenant_id, j.queue, j.channel, j.created_at, j.traceparent, j.job
+    select j.job_id, j.tenant_id, j.queue, j.channel, j.created_at, j.traceparent, j.test, j.job
     from outbox.job as j where j.id = c.id offset 0) as j
 order by c.priority desc, c.available_at, c.id

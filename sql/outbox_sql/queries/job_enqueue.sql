@@ -4,6 +4,7 @@
 with who as materialized (
     select set_config('role', 'outbox_api', true) as role,
            set_config('outbox.tenant', %(sees)s, true) as sees,
+           set_config('outbox.mode', %(mode)s, true) as mode,
            set_config('lock_timeout', %(lock_ms)s, true) as lock_timeout
 )
 select e.ord,

@@ -6,7 +6,7 @@ select n.job_id, n.tenant_id, n.status, n.waiting_for, n.channel, n.queue, n.use
        case when n.status in ('scheduled', 'pending', 'retrying') then n.due_at end as next_attempt_at,
        n.finished_at, n.series, n.attempts, nullif(n.max_attempts, 0) as max_attempts,
        n.last_error_class, n.last_error_code, n.last_error, n.receipt_status, n.receipt_at, n.resend_of,
-       n.list_job_id, n.id
+       n.list_job_id, n.mode, n.id
 from outbox.api_notification as n
 where (%(status)s::text is null or n.status = %(status)s)
   and (%(queue)s::text is null or n.queue = %(queue)s)

@@ -1,3 +1,3 @@
 -- Whose key this is, by its hash; notes its use.
-select a.key_id, a.name, a.tenant_id, a.scopes, a.expires_at
+select a.key_id, a.name, a.tenant_id, a.scopes, a.mode, a.expires_at
 from outbox.authenticate(%(hash)s) as a

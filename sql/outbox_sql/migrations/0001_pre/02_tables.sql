@@ -79,10 +79,13 @@ create table outbox.api_key (
     prefix            text        not null,
     tenant_id         text        not null,  -- '*': service-wide
     scopes            text[]      not null check (scopes <@ array['jobs:write', 'jobs:read', 'admin']),
+    -- What a test key hands in goes to the sink, on every channel; it manages nothing.
+    mode              text        not null default 'live' check (mode in ('live', 'test')),
     created_at        timestamptz not null default clock_timestamp(),
     expires_at        timestamptz,
     last_used_at      timestamptz,
-    revoked_at        timestamptz
+    revoked_at        timestamptz,
+    check (mode = 'live' or not 'admin' = any(scopes))
 );
 
 -- A webhook's registered address. `secrets` is an encrypted list of {secret, until}. Events of
@@ -111,7 +114,7 @@ create table outbox.handler (
 );
 
 -- One tenant x one queue; `scope` is not empty for a narrower lane: a hold's (template:…, endpoint:…, job:…), or
--- what waits for the rate of a destination (destination:…). Limits stand at the lane without a scope, for all of them.
+-- what waits for the rate of a destination (destination:…), or test jobs (test), whose trouble is nobody else's. Limits stand at the lane without a scope, for all of them.
 create table outbox.lane (
     lane_id           int         generated always as identity primary key,
     tenant_id         text        not null,
@@ -210,6 +213,8 @@ create table outbox.job (
     expires_at        timestamptz,
     lane_id           int         not null,
     priority          smallint    not null check (priority in (0, 1, 5, 10)),
+    -- Handed in by a test key, or by a transaction that says so: delivered to the sink alone.
+    test              boolean     not null default (current_setting('outbox.mode', true) is not distinct from 'test'),
     tenant_id         text        not null,
     queue             text        not null,
     channel           text,

@@ -64,7 +64,7 @@ begin
            exists (select from outbox.template as t
                    where t.tenant_id = named.tenant_id and t.code = named.template_code and t.deleted_at is null),
            (select l.lane_id from outbox.lane as l
-            where l.tenant_id = named.tenant_id and l.queue = named.queue and l.scope = '')
+            where l.tenant_id = named.tenant_id and l.queue = named.queue and l.scope = outbox.scope_now())
     into named.permitted, named.handled, named.templated, named.lane_id;
     named.permitted := named.permitted
                        and coalesce(current_setting('outbox.tenant', true), '') in ('', '*', named.tenant_id);
@@ -72,22 +72,54 @@ begin
 end
 $$;
 
-create function outbox.lane_of(for_tenant text, for_queue text) returns int
+-- Test mode: a transaction that sets outbox.mode to 'test' hands in test jobs (docs/channels.md). They go to
+-- the sink, and have lanes, keys and places in line of their own, so that no job in earnest is a duplicate of
+-- one, waits behind one, or is held with one.
+create function outbox.in_test_mode() returns boolean
+    language sql stable parallel safe
+    return current_setting('outbox.mode', true) is not distinct from 'test';
+
+create function outbox.scope_now() returns text
+    language sql stable parallel safe
+    return case when current_setting('outbox.mode', true) = 'test' then 'test' else '' end;
+
+create function outbox.test_key(key text) returns text
+    language sql immutable parallel safe
+    return e'\x01test\x01' || key;
+
+-- The same job_id in both modes is a conflict: neither may pass for the other.
+create function outbox.set_apart(parsed outbox.parsed[]) returns outbox.parsed[]
+    language plpgsql immutable as $$
+declare
+    marked outbox.parsed[] := '{}';
+    p outbox.parsed;
+begin
+    foreach p in array parsed loop
+        p.content_sha256 := sha256(p.content_sha256 || '\x01'::bytea);
+        p.ordering_key := outbox.test_key(p.ordering_key);
+        p.dedup_key := outbox.test_key(p.dedup_key);
+        marked := marked || p;
+    end loop;
+    return marked;
+end
+$$;
+
+create function outbox.lane_of(for_tenant text, for_queue text, for_scope text default '') returns int
     language plpgsql volatile as $$
 declare
     found_id int;
 begin
     select l.lane_id into found_id from outbox.lane as l
-    where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = '';
+    where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = for_scope;
     while found_id is null loop
-        insert into outbox.lane (tenant_id, queue, paused_at, paused_by)
-        select for_tenant, for_queue, q.paused_at, q.paused_by
+        insert into outbox.lane (tenant_id, queue, scope, paused_at, paused_by)
+        select for_tenant, for_queue, for_scope, q.paused_at, q.paused_by
         from (select) as one left join outbox.queue_pause as q on q.queue = for_queue
         on conflict (tenant_id, queue, scope) do nothing
         returning lane_id into found_id;
         if found_id is null then
             select l.lane_id into found_id from outbox.lane as l
-            where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = '';
+            where l.tenant_id = for_tenant and l.queue = for_queue and l.scope = for_scope;
         end if;
     end loop;
     return found_id;
@@ -194,7 +226,7 @@ begin
         from (select r.tenant_id, r.queue from unnest(parsed) as r group by r.tenant_id, r.queue offset 0) as d
         order by d.tenant_id, d.queue
     loop
-        lane_ids := lane_ids || outbox.lane_of(place.tenant_id, place.queue);
+        lane_ids := lane_ids || outbox.lane_of(place.tenant_id, place.queue, outbox.scope_now());
     end loop;
     return lane_ids;
 end
@@ -247,7 +279,7 @@ begin
             traceparents[p.ord] as traceparent, p.list_job_id, p.max_attempts, p.job, p.ordering_key,
             case when cardinality(lane_ids) = 1 then lane_ids[1]
                  else (select l.lane_id from outbox.lane as l
-                       where l.tenant_id = p.tenant_id and l.queue = p.queue and l.scope = '') end as lane_id
+                       where l.tenant_id = p.tenant_id and l.queue = p.queue and l.scope = outbox.scope_now()) end as lane_id
         from unnest(parsed) as p
         where (p.id in (select k.id from keyed as k union all select unnest(keyed_ids))) is true
           and p.list_job_ids is null
@@ -280,7 +312,7 @@ begin
         insert into outbox.stat_second (at, lane_id, expired)
         select date_trunc('second', store_jobs.at), l.lane_id, c.jobs
         from (select e.tenant_id, e.queue, count(*) as jobs from expired as e group by e.tenant_id, e.queue) as c
-        join outbox.lane as l on l.tenant_id = c.tenant_id and l.queue = c.queue and l.scope = '';
+        join outbox.lane as l on l.tenant_id = c.tenant_id and l.queue = c.queue and l.scope = outbox.scope_now();
     end if;
     return fresh_ids;
 end
@@ -449,6 +481,9 @@ begin
     if some_lists then
         parsed := outbox.expand_lists(parsed);
     end if;
+    if outbox.in_test_mode() then
+        parsed := outbox.set_apart(parsed);
+    end if;
 
     if not all_lanes and cardinality(parsed) > 0 then
         lane_ids := outbox.lanes_of(parsed);
@@ -550,6 +585,7 @@ begin
     if (octet_length(content) <= 4000 and created_at is not null and (said_expires is null or expires_at > at)
         and outbox.is_typical(job, user_id, channel, template_code, locale, meta, event_id, campaign_id, said_priority,
                               said_id, uuid)
+        and current_setting('outbox.mode', true) is distinct from 'test'
         and coalesce(current_setting('outbox.tenant', true), '') in ('', '*', of_tenant)) is not true then
         return null;
     end if;

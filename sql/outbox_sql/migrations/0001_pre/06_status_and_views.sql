@@ -76,7 +76,7 @@ select j.job_id, j.tenant_id, j.user_id, j.channel, j.queue, j.template_code, j.
        last.error_class as last_error_class, last.error_code as last_error_code,
        last.error_message as last_error,
        r.status as receipt_status, r.at as receipt_at,
-       j.resend_of, j.list_job_id,
+       j.resend_of, j.list_job_id, case when j.test then 'test' else 'live' end as mode,
        case when e.claimed_by is null then coalesce(l.paused_at, l.held_at) end as stopped_at,
        case when e.claimed_by is null then l.paused_by end as paused_by,
        case when e.claimed_by is null then l.hold_code end as hold_code,

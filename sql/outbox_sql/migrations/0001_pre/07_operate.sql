@@ -90,10 +90,12 @@ begin
     if j.expires_at <= clock_timestamp() then
         return 'expired';
     end if;
-    lane := outbox.lane_of(j.tenant_id, j.queue);
+    lane := outbox.lane_of(j.tenant_id, j.queue, case when j.test then 'test' else '' end);
     if j.job ? 'ordering_key' then
         select r.lane_id, r.ordering_id, r.place into lane, key_of, place_of
-        from outbox.reorder(wanted, j.tenant_id, j.queue, j.job ->> 'ordering_key', lane) as r;
+        from outbox.reorder(wanted, j.tenant_id, j.queue,
+                            case when j.test then outbox.test_key(j.job ->> 'ordering_key') else j.job ->> 'ordering_key' end,
+                            lane) as r;
     end if;
     insert into outbox.entry (id, available_at, expires_at, lane_id, priority, series, lease_no, max_attempts,
         ordering_id, place)
@@ -145,7 +147,8 @@ create function outbox.release_job(wanted bigint, actor text) returns text  -- r
 declare
     e record;
 begin
-    select x.id, x.claimed_by, l.tenant_id, l.queue, l.scope into e
+    select x.id, x.claimed_by, l.tenant_id, l.queue, l.scope, (select j.test from outbox.job as j where j.id = x.id) as test
+    into e
     from outbox.entry as x join outbox.lane as l on l.lane_id = x.lane_id
     where x.id = wanted and outbox.acts_for(l.tenant_id)
     for update of x;
@@ -155,7 +158,7 @@ begin
         return 'not held';
     end if;
     update outbox.entry as x
-    set lane_id = outbox.lane_of(e.tenant_id, e.queue), available_at = clock_timestamp(), waits = 0
+    set lane_id = outbox.lane_of(e.tenant_id, e.queue, case when e.test then 'test' else '' end), available_at = clock_timestamp(), waits = 0
     where x.id = wanted;
     insert into outbox.operator_action (actor, action, tenant_id, id) values (actor, 'release', e.tenant_id, wanted);
     return 'released';

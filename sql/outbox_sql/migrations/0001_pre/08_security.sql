@@ -22,6 +22,9 @@ begin
     end loop;
 end
 $$;
+-- A test key sees no job in earnest, so it can withdraw, retry or read none.
+alter policy own_tenant on outbox.job
+    using (outbox.sees(tenant_id) and (test or current_setting('outbox.mode', true) is distinct from 'test'));
 -- Entries carry no tenant: their lane does.
 alter table outbox.entry enable row level security;
 alter table outbox.entry force row level security;
@@ -50,13 +53,13 @@ end
 $$;
 -- Before a key is known there is no tenant: the API looks keys up by hash through a function.
 create function outbox.authenticate(hash bytea)
-    returns table (key_id uuid, name text, tenant_id text, scopes text[], expires_at timestamptz)
+    returns table (key_id uuid, name text, tenant_id text, scopes text[], mode text, expires_at timestamptz)
     language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
     with used as (
         update outbox.api_key as k set last_used_at = clock_timestamp()
         where k.key_sha256 = hash and (k.last_used_at is null or k.last_used_at < clock_timestamp() - interval '1 minute')
     )
-    select k.key_id, k.name, k.tenant_id, k.scopes, k.expires_at from outbox.api_key as k
+    select k.key_id, k.name, k.tenant_id, k.scopes, k.mode, k.expires_at from outbox.api_key as k
     where k.key_sha256 = hash and k.revoked_at is null and (k.expires_at is null or k.expires_at > clock_timestamp())
 $$;
 
@@ -114,7 +117,8 @@ grant execute on function outbox.find_job, outbox.cancel_jobs, outbox.retry_job,
     outbox.schema_revisions, outbox.unseen_by, outbox.erase_recipient, outbox.authenticate, outbox.sees, outbox.current_status,
     outbox.live_status, outbox.ended_status, outbox.accepted_status, outbox.whole_job, outbox.from_priority,
     outbox.to_priority, outbox.id_time, outbox.id_floor, outbox.ring, outbox.partition_days_left,
-    outbox.make_partitions, outbox.retention_lag, outbox.clean_jobs, outbox.address_hash, outbox.to_time, outbox.uuid5, outbox.pointer to outbox_api;
+    outbox.make_partitions, outbox.retention_lag, outbox.clean_jobs, outbox.address_hash, outbox.to_time, outbox.uuid5, outbox.pointer,
+    outbox.in_test_mode to outbox_api;
 grant select on outbox.job_key, outbox.job, outbox.entry, outbox.delivery, outbox.dead_letter, outbox.lane,
     outbox.receipt, outbox.operator_action, outbox.stat_second, outbox.stat_minute, outbox.stat_total,
     outbox.dispatcher, outbox.handler, outbox.setting, outbox.queue_pause, outbox.control, outbox.ordering,
