@@ -1,7 +1,7 @@
 """A dispatcher's own health and figures over HTTP, on `OUTBOX_METRICS_PORT`.
 
-- `/health/live`: 200 while the process turns its loop. It says nothing of the database: a restart
-  would not bring that back, and the dispatcher waits for it by itself.
+- `/health/live`: 200 while its loop of heartbeats turns, answered or not. It says nothing of the
+  database: a restart would not bring that back, and the dispatcher waits for it by itself.
 - `/health/ready`: 200 while its last heartbeat is fresh, so that it may start deliveries.
 - `/metrics`: this process's figures (Prometheus text); the store's are the API's.
 """
@@ -21,6 +21,10 @@ from outbox_dispatcher.service import Dispatcher
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SHUTDOWN_S = 0.5
+STUCK_S = 90.0
+"""A loop that has not come round for so long never will: all that it waits for has shorter limits.
+A new session takes up to 55 s to be refused: five connections of 5 s each, and a begin of 30 s.
+"""
 
 
 class Health:
@@ -30,8 +34,12 @@ class Health:
         self._dispatcher = dispatcher
 
     async def live(self, _: web.Request) -> web.Response:
-        """Answer: that is all there is to it."""
-        return web.json_response({"status": "ok"})
+        """Tell whether the loop of heartbeats turns."""
+        still_s = monotonic() - self._dispatcher.life.turned_at
+        if still_s < STUCK_S:
+            return web.json_response({"status": "ok"})
+        reason = f"the loop of heartbeats has stood still for {still_s:.0f} s"
+        return web.json_response({"status": "stuck", "reason": reason}, status=503)
 
     async def ready(self, _: web.Request) -> web.Response:
         """Tell whether deliveries may start."""

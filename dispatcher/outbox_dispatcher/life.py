@@ -25,6 +25,8 @@ class Life:
         """Whether dead letters were to be replayed at the last heartbeat."""
         self.next_fire: datetime | None = None
         """When the next schedule fires, as of the last heartbeat."""
+        self.turned_at = self.began_at
+        """When the loop of heartbeats last came round, answered or not: a monotonic time."""
         self._beat_sent_at = float("-inf")
         self._db_now = datetime.fromtimestamp(0, UTC)
         self._counted_from = self.began_at
@@ -42,6 +44,10 @@ class Life:
         self._beat_sent_at = self._counted_from = sent_at
         self._db_now = db_now
         self.fenced = False
+
+    def turned(self) -> None:
+        """Note that the loop of heartbeats goes on: it tries, whether or not it is answered."""
+        self.turned_at = monotonic()
 
     def fence(self) -> None:
         """Start nothing more under this epoch."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from outbox.store.engine import Connection
+from outbox.store.pool import answered_within
 from outbox.store.pooler import SettledConnection
 
 CONNECT_TIMEOUT_S = 5
+SILENT_MS_MAX = 5_000
+"""A host that acknowledges nothing for so long is gone: it was switched off, or cut off."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Links:
     side: Connection
     bell: SettledConnection
     side_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def answer_within(self, hang_s_max: float) -> AbstractContextManager[None]:
+        """End all waiting for answers if this takes longer: they may never come."""
+        links = (self.claim, self.record, self.beat, self.side, self.bell)
+        return answered_within(hang_s_max, *links)
 
 
 @asynccontextmanager
@@ -75,6 +83,7 @@ async def _connect(url: str, purpose: str, **settings: str) -> SettledConnection
         keepalives_idle=5,
         keepalives_interval=2,
         keepalives_count=3,
+        tcp_user_timeout=SILENT_MS_MAX,
     )
     # The tables grow from empty to millions between two ANALYZEs: never let a plan of the
     # engine's statements depend on what they last looked like.

@@ -18,10 +18,14 @@ import structlog
 from outbox.message import Epoch, Lease
 from outbox.store import engine
 from outbox.store.engine import Connection
+from outbox.store.pool import answered_within
 from outbox_dispatcher.gates import Gates
 from outbox_dispatcher.lanes import LaneBook
 from outbox_dispatcher.life import Life
 from outbox_dispatcher.wakeup import Wakeup
+
+ANSWER_S_MAX = 5.0
+"""A heartbeat without an answer for so long ends the session: the server hangs, or is cut off."""
 
 log = structlog.get_logger(__name__)
 
@@ -75,10 +79,12 @@ class Liveness:
 
     async def beat(self, connection: Connection) -> None:
         """Do one heartbeat and what it asks for."""
+        self._life.turned()
         sent_at = monotonic()
-        beat = await engine.heartbeat(
-            connection, epoch=self._life.epoch, seen_version=self._lanes.version
-        )
+        with answered_within(ANSWER_S_MAX, connection):
+            beat = await engine.heartbeat(
+                connection, epoch=self._life.epoch, seen_version=self._lanes.version
+            )
         if not beat.alive:
             self._life.fence()
             raise Fenced(f"epoch {self._life.epoch}")

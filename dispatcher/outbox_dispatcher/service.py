@@ -14,7 +14,7 @@ import asyncio
 import os
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from datetime import datetime
 from functools import partial
 from time import monotonic
@@ -65,6 +65,9 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 RECONNECT_S_MAX = 2.0
+BEGIN_S_MAX = 30.0
+FAREWELL_S_MAX = 2.0
+"""Once a session is over: what is still being asked is answered by then, or not at all."""
 NO_HANDLER_RETRY_S = 30.0
 """What this process cannot deliver waits so long before it is offered again."""
 
@@ -205,11 +208,13 @@ class Dispatcher:
     async def _sessions(self, *, drain: bool) -> None:
         pause_s = 0.05
         while True:
+            self.life.turned()
             try:
                 async with open_links(
                     self._settings.database_url, self._settings.direct_database_url
                 ) as links:
-                    await self._begin(links)
+                    with links.answer_within(BEGIN_S_MAX):
+                        await self._begin(links)
                     pause_s = 0.05
                     await self._live(links, drain=drain)
                     return
@@ -219,6 +224,7 @@ class Dispatcher:
                 log.warning("lost the database", error=type(error).__name__, again_in_s=pause_s)
             finally:
                 self._drop_unstarted()
+            _still_wanted()
             if self._stop.is_set() and self._may_give_up():
                 return
             try:
@@ -295,54 +301,63 @@ class Dispatcher:
         self.recorder.adopted(adopted, epoch)
 
     async def _live(self, links: Links, *, drain: bool) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            self._session, self._links = tasks, links
-            loops = [
-                tasks.create_task(self.liveness.run(links.beat)),
-                tasks.create_task(self._listen(links)),
-                tasks.create_task(self.recorder.run(links.record, self._is_busy)),
-                tasks.create_task(
-                    upkeep(
-                        links.side,
-                        links.side_lock,
-                        life=self.life,
-                        hold_max_s=self._settings.hold_max_s,
-                        overdue_s=self._settings.receipt_overdue_s,
-                    )
-                ),
-                tasks.create_task(keep(self._settings.database_url)),
-                tasks.create_task(
-                    watch(
-                        links.side,
-                        links.side_lock,
-                        url=self._settings.database_url,
-                        webhook_url=self._settings.alert_webhook,
-                    )
-                ),
-                tasks.create_task(replay(links.side, links.side_lock, life=self.life)),
-                tasks.create_task(
-                    fire_schedules(
-                        links.side,
-                        links.side_lock,
-                        life=self.life,
-                        url=self._settings.database_url,
-                    )
-                ),
-                tasks.create_task(self._keep_leases(links)),
-                tasks.create_task(self._probe_holds(links)),
-                tasks.create_task(self.gates.run(links.side, links.side_lock)),
-            ]
-            claiming = tasks.create_task(self.claimer.run(links.claim))
-            self.ready.set()
-            if drain:
-                await self._until_drained()
-            else:
-                await self._stop.wait()
-            claiming.cancel()
-            await self._wind_down(links)
-            for loop in loops:
-                loop.cancel()
-        await engine.retire(links.side, epoch=self.life.epoch)
+        with ExitStack() as ending:
+            async with asyncio.TaskGroup() as tasks:
+                self._session, self._links = tasks, links
+                try:
+                    await self._work(tasks, links, drain=drain)
+                finally:
+                    ending.enter_context(links.answer_within(FAREWELL_S_MAX))
+        with links.answer_within(FAREWELL_S_MAX):
+            await engine.retire(links.side, epoch=self.life.epoch)
+
+    async def _work(self, tasks: asyncio.TaskGroup, links: Links, *, drain: bool) -> None:
+        """Have all loops run until told to stop, or until nothing is due; then wind down."""
+        loops = [
+            tasks.create_task(self.liveness.run(links.beat)),
+            tasks.create_task(self._listen(links)),
+            tasks.create_task(self.recorder.run(links.record, self._is_busy)),
+            tasks.create_task(
+                upkeep(
+                    links.side,
+                    links.side_lock,
+                    life=self.life,
+                    hold_max_s=self._settings.hold_max_s,
+                    overdue_s=self._settings.receipt_overdue_s,
+                )
+            ),
+            tasks.create_task(keep(self._settings.database_url)),
+            tasks.create_task(
+                watch(
+                    links.side,
+                    links.side_lock,
+                    url=self._settings.database_url,
+                    webhook_url=self._settings.alert_webhook,
+                )
+            ),
+            tasks.create_task(replay(links.side, links.side_lock, life=self.life)),
+            tasks.create_task(
+                fire_schedules(
+                    links.side,
+                    links.side_lock,
+                    life=self.life,
+                    url=self._settings.database_url,
+                )
+            ),
+            tasks.create_task(self._keep_leases(links)),
+            tasks.create_task(self._probe_holds(links)),
+            tasks.create_task(self.gates.run(links.side, links.side_lock)),
+        ]
+        claiming = tasks.create_task(self.claimer.run(links.claim))
+        self.ready.set()
+        if drain:
+            await self._until_drained()
+        else:
+            await self._stop.wait()
+        claiming.cancel()
+        await self._wind_down(links)
+        for loop in loops:
+            loop.cancel()
 
     async def _until_drained(self) -> None:
         """Return when nothing is due, runs, or waits to be recorded; or when told to stop."""
@@ -629,6 +644,16 @@ class Dispatcher:
         for secret in self._settings.secrets:
             text = text.replace(secret, "***")
         return text
+
+
+def _still_wanted() -> None:
+    """Raise CancelledError if we were cancelled: a TaskGroup that ends already forgets that.
+
+    Python's does so before 3.13.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

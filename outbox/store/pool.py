@@ -128,7 +128,7 @@ class Database:
         """
         connection = await self._acquire()
         try:
-            with self._watched(connection):
+            with answered_within(self._hang_s_max, connection):
                 yield connection
         finally:
             await self._release(connection)
@@ -143,7 +143,7 @@ class Database:
         """
         connection = await self._begin(tenant, read_only=read_only)
         try:
-            with self._watched(connection), told_apart():
+            with answered_within(self._hang_s_max, connection), told_apart():
                 try:
                     yield connection
                     before_commit = BEFORE_COMMIT.get()
@@ -169,7 +169,7 @@ class Database:
         for last in [False] * self._size_max + [True]:
             connection = await self._acquire()
             try:
-                with self._watched(connection):
+                with answered_within(self._hang_s_max, connection):
                     await connection.execute(statement, prepare=False)
                 return connection
             except pg.InvalidParameterValue as error:
@@ -204,14 +204,24 @@ class Database:
         if self._pool is not None:
             await asyncio.shield(self._pool.putconn(connection))
 
-    @contextlib.contextmanager
-    def _watched(self, connection: Connection) -> Iterator[None]:
-        """Shut the connection's socket if this takes too long: a hung server sends no error."""
-        timer = asyncio.get_running_loop().call_later(self._hang_s_max, _cut, connection)
-        try:
-            yield
-        finally:
-            timer.cancel()
+
+@contextlib.contextmanager
+def answered_within(hang_s_max: float, *connections: Connection) -> Iterator[None]:
+    """Shut the connections' sockets if this takes too long: a hung server sends no error.
+
+    Whoever waits for an answer then gets an OperationalError at once.
+    """
+
+    def cut() -> None:
+        for connection in connections:
+            if not connection.closed:
+                _cut(connection)
+
+    timer = asyncio.get_running_loop().call_later(hang_s_max, cut)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager

@@ -17,6 +17,9 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
+CANCEL_S_MAX = 1.0
+"""Who cannot be reached by then hangs, or is gone."""
+
 
 async def is_pooled(connection: psycopg.AsyncConnection[Any]) -> bool:
     """Tell whether something between us and Postgres answers for it.
@@ -40,6 +43,10 @@ class SettledConnection(psycopg.AsyncConnection[TupleRow]):
 
     pooled = False
     _settle: sql.Composed
+
+    async def cancel_safe(self, *, timeout: float = CANCEL_S_MAX) -> None:
+        """Ask the server to cancel what runs. A task that is cancelled waits for this."""
+        await super().cancel_safe(timeout=min(timeout, CANCEL_S_MAX))
 
     async def settle(self, **settings: str) -> None:
         """Have `settings` from here on: for the session, or in each transaction of it."""

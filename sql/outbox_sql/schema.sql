@@ -3407,6 +3407,8 @@ CREATE TABLE outbox.api_process (
     heartbeat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
+ALTER TABLE ONLY outbox.api_process FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE outbox.bucket (
     name text NOT NULL,
     tokens double precision DEFAULT 'Infinity'::double precision NOT NULL,
@@ -4621,6 +4623,8 @@ ALTER TABLE outbox.alert_round ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.api_key ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE outbox.api_process ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE outbox.dead_letter ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.dedup ENABLE ROW LEVEL SECURITY;
@@ -4642,6 +4646,8 @@ CREATE POLICY everything ON outbox.alert TO outbox_owner, outbox_dispatcher USIN
 CREATE POLICY everything ON outbox.alert_round TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.api_key TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.api_process TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.dead_letter TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
@@ -4712,6 +4718,8 @@ ALTER TABLE outbox.job_key ENABLE ROW LEVEL SECURITY;
 ALTER TABLE outbox.known_error_code ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.lane ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY of_the_service ON outbox.api_process TO outbox_api USING (outbox.sees('*'::text)) WITH CHECK (outbox.sees('*'::text));
 
 ALTER TABLE outbox.operator_action ENABLE ROW LEVEL SECURITY;
 

@@ -39,7 +39,6 @@ NOT_BY_TENANT = {
     "handler": "what is installed here",
     "queue_pause": "whole queues",
     "dispatcher": "processes",
-    "api_process": "processes",
     "producer_tenant": "read by the owner's functions alone",
     "retiring": "days",
     "chore": "what is done for all",
@@ -270,7 +269,7 @@ def fill_for_both(desk: Desk) -> None:
     desk.enqueue(tenant="acme")
 
 
-OF_THE_SERVICE = {"alert", "alert_round", "known_error_code"}
+OF_THE_SERVICE = {"alert", "alert_round", "known_error_code", "api_process"}
 """Seen and written by a transaction of all tenants alone."""
 
 TENANT_OF = {
@@ -338,6 +337,10 @@ def test_what_is_of_the_whole_service_is_no_tenant_s_to_see_or_to_write(
         " values ('lane_held', 'acme/email', 'critical', 'open', 0, 1)"
     )
     desk.admin.execute("insert into outbox.known_error_code values ('x', now())")
+    desk.admin.execute(
+        "insert into outbox.api_process (process_id, name, version, schema_revision, pid)"
+        " values (1, 'host', '0', 0, 1)"
+    )
     count = sql.SQL("select count(*) from outbox.{}").format(sql.Identifier(table))
     for tenant, seen in (("acme", 0), ("*", 1)):
         with acting(desk.database, "outbox_api", tenant) as api:

@@ -41,6 +41,11 @@ class Network:
         self._in_switch("link", "add", "br0", "type", "bridge")
         self._in_switch("link", "set", "br0", "up")
 
+    @property
+    def cidr(self) -> str:
+        """All of its addresses."""
+        return f"10.199.{self._number}.0/24"
+
     def host(self, name: str) -> Host:
         """Add a host."""
         number = next(self._next)

@@ -51,6 +51,12 @@ begin
     end loop;
 end
 $$;
+-- Processes of the API are the service's: only a transaction of all tenants sees or writes them.
+alter table outbox.api_process enable row level security;
+alter table outbox.api_process force row level security;
+create policy everything on outbox.api_process to outbox_owner, outbox_dispatcher using (true) with check (true);
+create policy of_the_service on outbox.api_process to outbox_api
+    using (outbox.sees('*')) with check (outbox.sees('*'));
 -- Before a key is known there is no tenant: the API looks keys up by hash through a function.
 create function outbox.authenticate(hash bytea)
     returns table (key_id uuid, name text, tenant_id text, scopes text[], mode text, expires_at timestamptz)
