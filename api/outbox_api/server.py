@@ -1,4 +1,4 @@
-"""Serving the API: granian inside our own event loop (uvloop where there is one)."""
+"""Serving the API in an event loop of ours (uvloop where there is one)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,14 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 
-import structlog
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 from litestar import Litestar
 
 from outbox.config import Config
 from outbox_api.app import build_app
 from outbox_api.hotpath import OutboxApp
+from outbox_api.wire import Server
 
-HEADER_READ_MS_MAX = 10_000
-HEADER_BYTES_MAX = 65_536
 BACKLOG = 1_024
-BACKPRESSURE = 512
-"""Requests in work at once; more wait in their sockets."""
-READY_POLL_S = 0.01
-
-_log = structlog.get_logger("outbox.api")
 
 
 async def serve_async(
@@ -43,32 +33,17 @@ async def serve_async(
     `ready http://host:port` goes to stdout. Raises OSError when the port is taken. `app` stands in
     for ours where something else is to be served just like it.
     """
-    if config.api_workers == 1:  # else the processes share the port on purpose
-        require_free_port(config.host, config.port)
     served = app or build_app(config, database_url=database_url)
-    server = Server(
-        served,
-        address=config.host,
-        port=config.port,
-        interface=Interfaces.ASGI,
-        http=HTTPModes.http1,
-        websockets=False,
-        backlog=BACKLOG,
-        backpressure=BACKPRESSURE,
-        http1_settings=HTTP1Settings(
-            header_read_timeout=HEADER_READ_MS_MAX, max_buffer_size=HEADER_BYTES_MAX
-        ),
-        log_enabled=False,
-    )
     stopping = stop or asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
+        listening = stack.enter_context(_listening(config))
         if stop is None:
             stack.enter_context(_signals(stopping))
-        serving = asyncio.create_task(server.serve(), name="granian")
+        await stack.enter_async_context(served.lifespan())
+        server = Server(served, lambda: (on_ready or _print_ready)(url_of(config)))
+        serving = asyncio.create_task(server.serve([listening]), name="server")
         watching = asyncio.create_task(stopping.wait(), name="stop")
         try:
-            await _until_open(config, serving)
-            (on_ready or _print_ready)(url_of(config))
             await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
                 await _leave(served, serving, config.leave_s)
@@ -76,7 +51,7 @@ async def serve_async(
             watching.cancel()
             if isinstance(served, OutboxApp):
                 served.runtime.ending.set()
-            server.stop()  # type: ignore[no-untyped-call]  # granian's own gap
+            server.should_exit = True
             await serving
 
 
@@ -98,29 +73,18 @@ def url_of(config: Config) -> str:
     return f"http://{host}:{config.port}"
 
 
-def require_free_port(host: str, port: int) -> None:
-    """Raise OSError when somebody listens there: granian would share the port in silence."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
+def _listening(config: Config) -> socket.socket:
+    """Return the socket. Several processes share the port on purpose, one never does."""
+    return socket.create_server(
+        (config.host, config.port),
+        family=socket.AF_INET6 if ":" in config.host else socket.AF_INET,
+        backlog=BACKLOG,
+        reuse_port=config.api_workers > 1,
+    )
 
 
 def _print_ready(url: str) -> None:
     print(f"ready {url}", flush=True)
-
-
-async def _until_open(config: Config, serving: asyncio.Task[None]) -> None:
-    """Wait until the port takes a connection, or the server has given up."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
-    while not serving.done():
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection(host, config.port)
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-            return
-        await asyncio.sleep(READY_POLL_S)
 
 
 async def _leave(app: Litestar, serving: asyncio.Task[None], leave_s: float) -> None:

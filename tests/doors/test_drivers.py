@@ -391,7 +391,7 @@ def test_what_is_no_connection_is_a_type_error() -> None:
 def test_importing_the_library_loads_no_driver_and_no_server() -> None:
     heavy = (
         "psycopg sqlalchemy asyncpg litestar httpx aiohttp aiosmtplib apscheduler jinja2 "
-        "alembic structlog uvloop granian"
+        "alembic structlog uvloop uvicorn"
     ).split()
     code = (
         "import sys, outbox; outbox.Job(channel='email');"
