@@ -102,6 +102,7 @@ class Gates:
         self._release = release
         self._on_new_lane = on_new_lane
         self._lane_ids: dict[tuple[str, str, str], LaneId] = {}
+        self._lanes_seen = lanes.version
         self._watched: set[str] = set()
         self._windows: dict[str, Window] = {}
         self._pauses: dict[str, float] = {}
@@ -190,11 +191,19 @@ class Gates:
         return self._life.db_now() + timedelta(seconds=max(CLOSED_S_MIN, closed_s))
 
     def _known(self, item: Item, scope: str) -> LaneId | None:
+        if self._lanes.version != self._lanes_seen:
+            # Idle ones are deleted now and then. One that is newer than the picture is there.
+            self._lanes_seen = self._lanes.version
+            self._lane_ids = {
+                key: lane
+                for key, lane in self._lane_ids.items()
+                if self._lanes.get(lane) is not None or not self._lanes.knows(lane)
+            }
         return self._lane_ids.get((item.claimed.tenant_id, item.claimed.queue, scope))
 
     async def _lane(self, connection: Connection, item: Item, scope: str) -> LaneId:
         key = (item.claimed.tenant_id, item.claimed.queue, scope)
-        lane = self._lane_ids.get(key)
+        lane = self._known(item, scope)
         if lane is None:
             lane = await store.scope_lane(connection, tenant_id=key[0], queue=key[1], scope=scope)
             if len(self._lane_ids) >= LANES_KEPT_MAX:

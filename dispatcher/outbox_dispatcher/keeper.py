@@ -80,4 +80,6 @@ async def keep_once(
             pass
     while await step(lambda: retention.prune_aged(connection, now=now)):
         pass
+    while await step(lambda: retention.prune_lanes(connection)):
+        pass
     await step(lambda: retention.analyze_parents(connection, now=now))

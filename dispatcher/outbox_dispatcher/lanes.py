@@ -136,6 +136,7 @@ class LaneBook:
         self.version = Version(0)
         self.catalog = 0
         self.newest: int | None = None
+        self._highest = 0
         self.channels: dict[str, str | None] = {}
 
     def load(self, version: Version, lanes: Iterable[Lane], *, catalog: int = 0) -> None:
@@ -145,8 +146,11 @@ class LaneBook:
         """
         self.version = version
         self.catalog = catalog
+        lanes = list(lanes)
+        self._forget({lane.lane_id for lane in lanes})
+        self.newest = max((lane.lane_id for lane in lanes), default=None)
+        self._highest = max(self._highest, self.newest or 0)
         for lane in lanes:
-            self.newest = max(self.newest or 0, lane.lane_id)
             if self._queues is not None and lane.queue not in self._queues:
                 continue
             state = self._states.get(lane.lane_id)
@@ -166,6 +170,14 @@ class LaneBook:
                 state.hot = True
                 state.look_below()
         self.limits_changed()
+
+    def _forget(self, there: set[int]) -> None:
+        """Drop lanes that are there no more: upkeep deletes narrow ones that nothing waits in."""
+        for lane_id in self._states.keys() - there:
+            lane = self._states.pop(lane_id).lane
+            key = (lane.tenant_id, lane.queue, lane.scope)
+            if self._scopes[key].lane.lane_id == lane_id:
+                del self._scopes[key]
 
     def limits_changed(self) -> None:
         """Have every lane know its limits: its own, its main lane's, its destination's."""
@@ -216,7 +228,7 @@ class LaneBook:
 
     def knows(self, lane_id: LaneId) -> bool:
         """Return whether the lane is in the picture at all (also of queues not handled here)."""
-        return self.newest is not None and lane_id <= self.newest
+        return lane_id <= self._highest
 
     def open_lanes(self) -> list[LaneState]:
         """Return the lanes that claims may ask."""

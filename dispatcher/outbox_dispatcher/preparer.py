@@ -16,6 +16,7 @@ from outbox.quiet import deferred_until, passes
 from outbox.render import RenderFailure, RenderPool, RenderRequest, inline_source, join_context
 from outbox.store.dispatch import Found, Wanted, find_recipients
 from outbox.store.engine import Claimed, Connection
+from outbox_dispatcher.directory import Person
 from outbox_dispatcher.endpoints import EndpointShelf
 from outbox_dispatcher.facts import Facts, event_type_of, read_facts
 from outbox_dispatcher.slots import Item
@@ -61,6 +62,24 @@ class Preparer:
         facts = self._read(item)
         item.message = _message(item.claimed, facts, to=facts.to, user_id=facts.user_id)
 
+    async def look_up(self, items: Sequence[Item]) -> None:
+        """Ask the directory of these items' one tenant for their users. No statement is run.
+
+        Items that cannot be told anything about now are decided by that.
+        """
+        directory = self._tenants.get(items[0].claimed.tenant_id).directory
+        users = [(item, read_facts(item.claimed.job_json).user_id) for item in items]
+        if directory is None:
+            return
+        found = await directory.find(user_id for _, user_id in users if user_id is not None)
+        for item, user_id in users:
+            told = None if user_id is None else found[user_id]
+            if isinstance(told, Misconfigured | Snoozed):
+                # What is only a test holds nobody's lane.
+                item.decided = None if item.claimed.test else told
+            else:
+                item.person = told
+
     async def prepare(
         self, connection: Connection, items: Sequence[Item], *, catalog: int = 0
     ) -> None:
@@ -73,7 +92,7 @@ class Preparer:
             facts.append(self._read(item))
             if not item.claimed.test:
                 item.divert_to = self._held(item.claimed, facts[-1])
-        wanted = [_wanted(item.claimed, f) for item, f in zip(items, facts, strict=True)]
+        wanted = [_wanted(item, f) for item, f in zip(items, facts, strict=True)]
         named = [
             (item.claimed.tenant_id, f.endpoint)
             for item, f in zip(items, facts, strict=True)
@@ -83,9 +102,10 @@ class Preparer:
             await self._endpoints.load(connection, named, catalog=catalog)
         found = await find_recipients(connection, wanted)
         to_render: list[tuple[Item, Facts, Found, RenderRequest, Template | None]] = []
-        for item, fact, person in zip(items, facts, found, strict=True):
-            if item.divert_to is not None:
+        for item, fact, known in zip(items, facts, found, strict=True):
+            if item.divert_to is not None or item.decided is not None:
                 continue
+            person = known if item.person is None else _merged(known, item.person, fact)
             if not item.claimed.test:
                 self._choose_provider(item)
             if fact.endpoint is not None:
@@ -221,15 +241,42 @@ class Preparer:
             )
 
 
-def _wanted(claimed: Claimed, facts: Facts) -> Wanted:
+def _wanted(item: Item, facts: Facts) -> Wanted:
+    claimed = item.claimed
+    channel = claimed.channel or ""
+    own = None if item.person is None else item.person.address(channel)
     return Wanted(
         id=claimed.id,
         tenant_id=claimed.tenant_id,
         user_id=facts.user_id,
-        channel=claimed.channel or "",
-        address=facts.to,
+        channel=channel,
+        address=facts.to or own,
         category=facts.category,
         again=claimed.attempt > 1 or claimed.series > 1,
+    )
+
+
+def _merged(found: Found, person: Person, facts: Facts) -> Found:
+    """Return what our tables say, with what the tenant's directory knows better."""
+    quiet_from, quiet_to = found.quiet_from, found.quiet_to
+    if person.quiet_hours is not None:
+        quiet_from, quiet_to = person.quiet_hours.hours
+    user = {
+        "user_id": facts.user_id,
+        "email": person.email,
+        "phone": person.phone,
+        "locale": person.locale,
+        "timezone": person.timezone,
+        "attributes": person.attributes,
+    }
+    return msgspec.structs.replace(
+        found,
+        locale=person.locale or found.locale,
+        timezone=person.timezone or found.timezone,
+        user_json=msgspec.json.encode(user).decode(),
+        opted_out=found.opted_out or facts.category in person.opt_outs,
+        quiet_from=quiet_from,
+        quiet_to=quiet_to,
     )
 
 

@@ -110,6 +110,7 @@ class Dispatcher:
         self.tenants = TenantBook(
             settings=settings.provider_settings,
             keyring=Keyring(settings.secret_key),
+            now=self.life.db_now,
             gate=self.gates,
         )
         self.sandbox = Sandbox(settings.provider_settings)
@@ -492,13 +493,35 @@ class Dispatcher:
             )
 
     async def _prepare(self, items: Sequence[Item]) -> None:
+        """Prepare items; those whose tenant has a directory of its own once that has answered."""
         assert self._links is not None
+        assert self._session is not None
         async with self._links.side_lock:
             await self.tenants.load(
                 self._links.side,
                 {item.claimed.tenant_id for item in items},
                 catalog=self.lanes.catalog,
             )
+        known: list[Item] = []
+        asked: dict[str, list[Item]] = {}
+        for item in items:
+            tenant = item.claimed.tenant_id
+            if self.tenants.get(tenant).directory is None:
+                known.append(item)
+            else:
+                asked.setdefault(tenant, []).append(item)
+        for of_tenant in asked.values():
+            self._session.create_task(self._look_up(of_tenant))
+        if known:
+            await self._prepare_known(known)
+
+    async def _look_up(self, items: Sequence[Item]) -> None:
+        await self._preparer.look_up(items)
+        await self._prepare_known(items)
+
+    async def _prepare_known(self, items: Sequence[Item]) -> None:
+        assert self._links is not None
+        async with self._links.side_lock:
             await self._prepare_batch(self._links.side, items, catalog=self.lanes.catalog)
             for item in items:
                 if item.claimed.test and item.decided is not None:

@@ -15,6 +15,7 @@ from outbox.lifecycle import Ambiguity
 from outbox.message import Epoch, LaneId, Message
 from outbox.outcome import Outcome
 from outbox.store.engine import Claimed
+from outbox_dispatcher.directory import Person
 from outbox_dispatcher.limits import Quota
 
 PREFETCH_S = 0.1
@@ -40,6 +41,7 @@ class Item:
     quotas: tuple[Quota, ...] = ()
     error_rules: tuple[ErrorRule, ...] = ()
     opt_out_link: str | None = None
+    person: Person | None = None
     keep_content: str = "hash"
     on_ambiguous: Ambiguity = "resend"
     probe: bool = False

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +20,7 @@ import msgspec
 import structlog
 
 from outbox.channels import Handler
-from outbox.channels.providers import ProviderSpec, provider_settings
+from outbox.channels.providers import DIRECTORY, ProviderSpec, provider_settings
 from outbox.channels.registry import make_handler
 from outbox.error_rules import ErrorRule
 from outbox.errors import ConfigError, SealBroken
@@ -30,6 +31,7 @@ from outbox.sealing import Keyring, Sealed
 from outbox.store.dispatch import ProviderRow, TenantRow, find_tenants
 from outbox.store.engine import Connection
 from outbox.store.providers import open_credentials
+from outbox_dispatcher.directory import Closed, Directory
 from outbox_dispatcher.failover import FailOver, Gate, Member
 
 KEPT_MAX = 2_000
@@ -53,6 +55,7 @@ class TenantFacts:
     own_providers: bool = False
     send_windows: dict[str, SendWindow] = field(default_factory=dict)
     error_rules: tuple[ErrorRule, ...] = ()
+    directory: Directory | Closed | None = None
     handlers: dict[str, Handler] = field(default_factory=dict)
     members: list[Member] = field(default_factory=list)
     stale: bool = False
@@ -88,8 +91,14 @@ class TenantBook:
     """All tenants whose messages were prepared here lately."""
 
     def __init__(
-        self, *, settings: Mapping[str, str], keyring: Keyring, gate: Gate | None = None
+        self,
+        *,
+        settings: Mapping[str, str],
+        keyring: Keyring,
+        now: Callable[[], datetime],
+        gate: Gate | None = None,
     ) -> None:
+        self._now = now
         self._gate = gate
         self._settings = settings
         self._keyring = keyring
@@ -116,6 +125,8 @@ class TenantBook:
         while len(self._kept) > KEPT_MAX:
             _, facts = self._kept.popitem(last=False)
             await _retire(facts.members)
+            if facts.directory is not None:
+                await facts.directory.retire()
 
     def get(self, tenant: str) -> TenantFacts:
         """Return a tenant that was loaded."""
@@ -135,6 +146,8 @@ class TenantBook:
             for facts in self._kept.values():
                 for member in facts.members:
                     stack.push_async_callback(member.retire)
+                if facts.directory is not None:
+                    stack.push_async_callback(facts.directory.retire)
             self._kept.clear()
 
     async def _take_in(self, row: TenantRow) -> None:
@@ -150,6 +163,9 @@ class TenantBook:
         )
         by_channel: dict[str, list[Member]] = {}
         for provider in _rows.decode(row.providers_json):
+            if provider.channel == DIRECTORY:
+                facts.directory = await self._open_directory(row.tenant_id, provider, before)
+                continue
             member = known.get(provider.provider_id)
             if member is None or member.version != provider.updated_at:
                 member = await self._open(row.tenant_id, provider)
@@ -163,24 +179,42 @@ class TenantBook:
         self._kept[row.tenant_id] = facts
         self._kept.move_to_end(row.tenant_id)
         await _retire(known.values())
+        if before is not None and before.directory not in (None, facts.directory):
+            await before.directory.retire()
+
+    async def _open_directory(
+        self, tenant: str, row: ProviderRow, before: TenantFacts | None
+    ) -> Directory | Closed:
+        """Return the tenant's directory: the one there is, where nothing has changed."""
+        known = None if before is None else before.directory
+        if known is not None and known.version == row.updated_at:
+            return known
+        try:
+            directory = Directory(
+                self._with_credentials(_spec(tenant, row), row),
+                allow=self._settings.get("WEBHOOK_ALLOW", ""),
+                now=self._now,
+                version=row.updated_at,
+            )
+        except (ConfigError, SealBroken) as error:
+            log.error("directory cannot be used", tenant=tenant, error=str(error))
+            reason = f"The tenant's directory cannot be used: {error}"
+            return Closed("directory.sealed", reason, version=row.updated_at)
+        await directory.open()
+        return directory
+
+    def _with_credentials(self, spec: ProviderSpec, row: ProviderRow) -> ProviderSpec:
+        sealed = None
+        if row.credentials is not None and row.key_id is not None:
+            sealed = Sealed(row.key_id, b64decode(row.credentials))
+        credentials = open_credentials(self._keyring, sealed, row.provider_id)
+        return msgspec.structs.replace(spec, credentials=credentials)
 
     async def _open(self, tenant: str, row: ProviderRow) -> Member:
-        spec = ProviderSpec(
-            provider_id=row.provider_id,
-            tenant_id=tenant,
-            channel=row.channel,
-            kind=row.kind,
-            name=row.name,
-            config=row.config,
-            wants_receipts=row.wants_receipts,
-        )
+        spec = _spec(tenant, row)
         handler: Handler
         try:
-            sealed = None
-            if row.credentials is not None and row.key_id is not None:
-                sealed = Sealed(row.key_id, b64decode(row.credentials))
-            credentials = open_credentials(self._keyring, sealed, row.provider_id)
-            spec = msgspec.structs.replace(spec, credentials=credentials)
+            spec = self._with_credentials(spec, row)
             handler = make_handler(row.channel, provider_settings(spec, self._settings))
             await handler.__aenter__()
         except (ConfigError, SealBroken, OSError) as error:
@@ -190,6 +224,18 @@ class TenantBook:
             code = "provider.sealed" if isinstance(error, SealBroken) else "provider.settings"
             handler = Refusing(code, f"The provider {row.name} cannot be used: {error}")
         return Member(spec, handler, version=row.updated_at)
+
+
+def _spec(tenant: str, row: ProviderRow) -> ProviderSpec:
+    return ProviderSpec(
+        provider_id=row.provider_id,
+        tenant_id=tenant,
+        channel=row.channel,
+        kind=row.kind,
+        name=row.name,
+        config=row.config,
+        wants_receipts=row.wants_receipts,
+    )
 
 
 async def _retire(members: Iterable[Member]) -> None:

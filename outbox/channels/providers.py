@@ -26,6 +26,9 @@ is connected to that `outbox.channels.guard` does not let pass (docs/tenants.md)
 RECEIPT_SECRET = "receipt_secret"
 """The credential that a provider's callbacks are signed with; no handler gets to know it."""
 
+DIRECTORY = "directory"
+"""No channel, but a provider all the same: who knows a tenant's users (docs/tenants.md)."""
+
 SHARED_SETTINGS = ("MODE", "TIMEOUT_S", "WEBHOOK_ALLOW")
 """What of the operator's settings a tenant's provider gets to know. No credentials."""
 
@@ -85,6 +88,13 @@ PROVIDER_KINDS: Mapping[str, Mapping[str, ProviderKind]] = {
             config=("browser_subject",),
             credentials=("browser_key",),
             required=("browser_subject", "browser_key"),
+        ),
+    },
+    DIRECTORY: {
+        "http": ProviderKind(
+            config=("directory_url",),
+            credentials=("directory_secret",),
+            required=("directory_url",),
         ),
     },
 }

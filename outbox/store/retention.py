@@ -39,6 +39,11 @@ async def prune_aged(
     return int(str(await _value(connection, "select outbox.prune_aged(%s, %s)", rows, now)))
 
 
+async def prune_lanes(connection: Connection, *, rows: int = STEP_ROWS) -> int:
+    """Delete narrow lanes that nothing waits in any more; return how many."""
+    return int(str(await _value(connection, "select outbox.prune_lanes(%s)", rows)))
+
+
 async def analyze_parents(connection: Connection, *, now: datetime | None = None) -> list[str]:
     """ANALYZE the partitioned tables that need it; return which."""
     done = await _value(connection, "select outbox.analyze_parents(%s)", now)

@@ -1842,6 +1842,57 @@ CREATE FUNCTION outbox.prune_destinations() RETURNS void
         returning d.name)
     delete from outbox.bucket as b using over as o where b.name = o.name $$;
 
+CREATE FUNCTION outbox.prune_lanes(lanes_max integer DEFAULT 500) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    AS $$
+declare
+    doomed int[];
+begin
+    if not pg_try_advisory_xact_lock(hashtextextended('outbox.prune_lanes', 0)) then
+        return 0;
+    end if;
+    doomed := array(
+        select l.lane_id from outbox.lane as l
+        where l.scope <> ''
+          and (l.held_at is null
+               or starts_with(l.scope, 'job:') and l.held_at < clock_timestamp() - interval '1 hour')
+          and not exists (select from outbox.entry as e where e.lane_id = any(array[l.lane_id, -l.lane_id]))
+        order by l.lane_id limit lanes_max);
+    if cardinality(doomed) = 0 then
+        return 0;
+    end if;
+    -- Versions come before lanes, as wherever both are locked.
+    perform outbox.next_version();
+    doomed := array(select l.lane_id from outbox.lane as l
+                    where l.lane_id = any(doomed)
+                      and (l.held_at is null or starts_with(l.scope, 'job:')) for update skip locked);
+    -- A statement of its own: it sees what was moved there before the rows were ours.
+    doomed := array(select d from unnest(doomed) as d
+                    where not exists (select from outbox.entry as e where e.lane_id = any(array[d, -d])));
+    -- As seconds of long ago, which the next roll-up folds into the other lane's totals.
+    insert into outbox.stat_second (at, lane_id, duration_ms_sum, sent, failed, retrying, expired, cancelled, rescued,
+        late, pickup_ms_sum, durations, pickups, attempts)
+    select timestamptz '2020-01-01 00:00Z', m.lane_id, t.duration_ms_sum, t.sent, t.failed, t.retrying, t.expired,
+        t.cancelled, t.rescued, t.late, t.pickup_ms_sum, t.durations::int[], t.pickups::int[], t.attempts
+    from outbox.stat_total as t
+    join outbox.lane as l on l.lane_id = t.lane_id
+    join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
+    where t.lane_id = any(doomed);
+    delete from outbox.stat_total as t where t.lane_id = any(doomed);
+    update outbox.stat_second as s set lane_id = m.lane_id
+    from outbox.lane as l join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
+    where l.lane_id = any(doomed) and s.lane_id = l.lane_id;
+    update outbox.stat_minute as s set lane_id = m.lane_id
+    from outbox.lane as l join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
+    where l.lane_id = any(doomed) and s.lane_id = l.lane_id;
+    delete from outbox.lane as l where l.lane_id = any(doomed);
+    perform pg_notify('outbox_bell', 'control');
+    return cardinality(doomed);
+end
+$$;
+
 CREATE FUNCTION outbox.prune_retired(jobs_max integer DEFAULT 1000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5127,6 +5178,9 @@ GRANT ALL ON FUNCTION outbox.prune_dedup(keys_max integer) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.prune_destinations() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.prune_destinations() TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.prune_lanes(lanes_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.prune_lanes(lanes_max integer) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.prune_retired(jobs_max integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.prune_retired(jobs_max integer) TO outbox_dispatcher;

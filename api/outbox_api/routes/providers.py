@@ -14,7 +14,10 @@ from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
+from outbox.channels.guard import Blocked, Guard
+from outbox.channels.guard_allow import parse_allow
 from outbox.channels.providers import (
+    DIRECTORY,
     PROVIDER_KINDS,
     RECEIPT_SECRET,
     ProviderKind,
@@ -255,6 +258,9 @@ def _check_whole(
     for name in PROVIDER_KINDS[body.channel][body.kind].required:
         if not body.config.get(name) and not credentials.get(name):
             raise invalid([Fault(f"/credentials/{name}", "is required")])
+    if body.channel == DIRECTORY:
+        _check_directory(runtime, body.config["directory_url"])
+        return
     if not is_installed(body.channel):
         return
     spec = ProviderSpec(
@@ -270,6 +276,14 @@ def _check_whole(
         make_handler(body.channel, provider_settings(spec, runtime.config.handler_settings()))
     except ConfigError as error:
         raise invalid([Fault("/config", f"cannot be used: {error}")]) from error
+
+
+def _check_directory(runtime: Runtime, url: str) -> None:
+    allow = runtime.config.handler_settings().get("WEBHOOK_ALLOW", "")
+    try:
+        Guard(parse_allow(allow)).check_url(url)
+    except Blocked as error:
+        raise invalid([Fault("/config/directory_url", f"cannot be used: {error}")]) from error
 
 
 @operation(

@@ -28,7 +28,10 @@ with o as materialized (
         attempt = o.next_attempt,
         available_at = coalesce(o.next_at, e.available_at),
         waits = coalesce(o.waits, e.waits),
-        lane_id = coalesce(o.next_lane, e.lane_id),
+        -- The lane's row is held until this is committed; an idle one may be gone (outbox.prune_lanes).
+        lane_id = case when o.next_lane is null then e.lane_id
+                       else coalesce((select l.lane_id from outbox.lane as l where l.lane_id = o.next_lane for key share),
+                                     e.lane_id) end,
         crashes = case when o.op = 'release' then e.crashes else 0 end
     from o
     where e.id = any(array(select id from o where op <> 'end')) and e.id = o.id

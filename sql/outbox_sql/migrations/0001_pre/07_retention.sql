@@ -168,6 +168,59 @@ begin
 end
 $$;
 
+-- Delete narrow lanes (a hold's, or what waits for a destination) that have nothing in line any more; they are
+-- made again when they are needed. What was counted there goes on to the queue's own lane. Returns how many.
+-- Held ones stay, but for those of one job, which is gone: nothing would ever probe them. Whoever moves an entry
+-- to a lane holds the lane's row until that is committed (record.sql), so no lane goes from under one.
+create function outbox.prune_lanes(lanes_max int default 500) returns int
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+    set lock_timeout = '50ms' as $$
+declare
+    doomed int[];
+begin
+    if not pg_try_advisory_xact_lock(hashtextextended('outbox.prune_lanes', 0)) then
+        return 0;
+    end if;
+    doomed := array(
+        select l.lane_id from outbox.lane as l
+        where l.scope <> ''
+          and (l.held_at is null
+               or starts_with(l.scope, 'job:') and l.held_at < clock_timestamp() - interval '1 hour')
+          and not exists (select from outbox.entry as e where e.lane_id = any(array[l.lane_id, -l.lane_id]))
+        order by l.lane_id limit lanes_max);
+    if cardinality(doomed) = 0 then
+        return 0;
+    end if;
+    -- Versions come before lanes, as wherever both are locked.
+    perform outbox.next_version();
+    doomed := array(select l.lane_id from outbox.lane as l
+                    where l.lane_id = any(doomed)
+                      and (l.held_at is null or starts_with(l.scope, 'job:')) for update skip locked);
+    -- A statement of its own: it sees what was moved there before the rows were ours.
+    doomed := array(select d from unnest(doomed) as d
+                    where not exists (select from outbox.entry as e where e.lane_id = any(array[d, -d])));
+    -- As seconds of long ago, which the next roll-up folds into the other lane's totals.
+    insert into outbox.stat_second (at, lane_id, duration_ms_sum, sent, failed, retrying, expired, cancelled, rescued,
+        late, pickup_ms_sum, durations, pickups, attempts)
+    select timestamptz '2020-01-01 00:00Z', m.lane_id, t.duration_ms_sum, t.sent, t.failed, t.retrying, t.expired,
+        t.cancelled, t.rescued, t.late, t.pickup_ms_sum, t.durations::int[], t.pickups::int[], t.attempts
+    from outbox.stat_total as t
+    join outbox.lane as l on l.lane_id = t.lane_id
+    join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
+    where t.lane_id = any(doomed);
+    delete from outbox.stat_total as t where t.lane_id = any(doomed);
+    update outbox.stat_second as s set lane_id = m.lane_id
+    from outbox.lane as l join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
+    where l.lane_id = any(doomed) and s.lane_id = l.lane_id;
+    update outbox.stat_minute as s set lane_id = m.lane_id
+    from outbox.lane as l join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
+    where l.lane_id = any(doomed) and s.lane_id = l.lane_id;
+    delete from outbox.lane as l where l.lane_id = any(doomed);
+    perform pg_notify('outbox_bell', 'control');
+    return cardinality(doomed);
+end
+$$;
+
 -- ANALYZE the partitioned tables, which autovacuum never does: once a day, and when they have grown or
 -- shrunk by a fifth since. Returns those that it did.
 create function outbox.analyze_parents(now timestamptz default null) returns text[]
