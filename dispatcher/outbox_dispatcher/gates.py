@@ -50,6 +50,7 @@ CLOSED_S_MIN = 1.0
 LANES_KEPT_MAX = 100_000
 
 _NAME = compile_pattern(r"[!-~]{1,255}")
+_PORTS = {"http": 80, "https": 443}
 _PASSING = frozenset({"http.404", "handler.error", "dispatcher.stopped", "lease.lost"})
 """Codes of trouble that say nothing about how the destination is."""
 
@@ -218,7 +219,7 @@ class Gates:
     def saw(self, item: Item, outcome: Outcome) -> None:
         """Learn from an attempt."""
         if isinstance(outcome, Retryable) or self._watched or self._windows:
-            names = destinations_of(item)
+            names = _told_of(destinations_of(item), outcome)
             for name, is_own in zip(names, _narrowest(names), strict=True):
                 is_probe = self._limits.destinations.get(name) in item.quotas
                 self.saw_of(name, outcome, counts=is_own, is_probe=is_probe)
@@ -343,17 +344,32 @@ def destinations_of(item: Item) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _host_of(url: str) -> tuple[str, ...]:
+    """Return a URL's host, with its port where that is not the scheme's own: other software."""
     try:
-        host = (urlsplit(url).hostname or "").encode("idna").decode()
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna").decode()
+        port = parts.port
     except (ValueError, UnicodeError):
         return ()
+    if ":" in host:
+        host = f"[{host}]"
+    if port not in (None, _PORTS.get(parts.scheme)):
+        host = f"{host}:{port}"
     return (f"host:{host}",) if _NAME.fullmatch(host) else ()
+
+
+def _told_of(names: tuple[str, ...], outcome: Outcome) -> tuple[str, ...]:
+    """Return the destinations that an outcome is about: of several hosts, the one that failed."""
+    if len(names) < 2 or names[-1].startswith("endpoint:") or not isinstance(outcome, Retryable):
+        return names
+    asked = None if outcome.sent is None else outcome.sent.recipient
+    return tuple(name for name in _host_of(asked or "") if name in names)
 
 
 def _narrowest(names: tuple[str, ...]) -> list[bool]:
     """Tell which of them an attempt counts for: an endpoint's trouble is not its host's.
 
-    Several hosts were asked at once: which of them failed is not known.
+    Several hosts that were asked at once went well, or each in its own way: it counts for none.
     """
     if len(names) > 1 and not names[-1].startswith("endpoint:"):
         return [False] * len(names)

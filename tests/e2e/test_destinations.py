@@ -17,8 +17,6 @@ from outbox_dispatcher.service import Dispatcher
 from tests.channels.hook_server import hook_server
 from tests.engine.desk import Desk, dispatching
 
-HOST = "host:127.0.0.1"
-
 
 @dataclass
 class Receiver:
@@ -39,6 +37,10 @@ class Receiver:
 
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/hook"
+
+    @property
+    def name(self) -> str:
+        return f"host:127.0.0.1:{self.port}"
 
 
 @asynccontextmanager
@@ -137,26 +139,25 @@ async def test_a_dispatcher_that_was_never_refused_keeps_to_the_pause_that_anoth
 async def test_what_comes_after_a_pause_was_asked_for_waits_in_a_lane_of_its_own_and_moves_once(
     desk: Desk,
 ) -> None:
-    desk.admin.execute("select outbox.pause_destination(%s, 3600)", (HOST,))
-    async with (
-        receiving(lambda _: web.Response()) as receiver,
-        hook_server() as other,
-        fleet(desk, 1) as (dispatcher,),
-    ):
+    async with AsyncExitStack() as stack:
+        receiver = await stack.enter_async_context(receiving(lambda _: web.Response()))
+        other = await stack.enter_async_context(hook_server())
+        desk.admin.execute("select outbox.pause_destination(%s, 3600)", (receiver.name,))
+        (dispatcher,) = await stack.enter_async_context(fleet(desk, 1))
         jobs = hooks(desk, receiver.url(), 40)
         await desk.until(
             lambda: (
                 desk.value(
                     "select count(*) from outbox.entry as e join outbox.lane as l using (lane_id)"
                     " where l.scope = %s and e.claimed_by is null",
-                    f"destination:{HOST}",
+                    f"destination:{receiver.name}",
                 )
                 == 40
             )
         )
         held_back = dispatcher.gates.held_back_total
-        # The tenant's other webhooks pass: localhost is another host.
-        (passes,) = hooks(desk, f"http://localhost:{other.port}/", 1)
+        # The tenant's other webhooks pass: another port is another destination.
+        (passes,) = hooks(desk, f"http://127.0.0.1:{other.port}/", 1)
         await desk.until_status(passes, "sent")
         assert receiver.called_at == []
         assert dispatcher.gates.held_back_total == held_back == 40
@@ -165,7 +166,9 @@ async def test_what_comes_after_a_pause_was_asked_for_waits_in_a_lane_of_its_own
             "select status, waiting_for from outbox.notification where job_id = %s", jobs[0]
         )
         assert row == [("pending", "destination")]
-        desk.admin.execute("select outbox.set_destination(%s, null, null, true, 'test')", (HOST,))
+        desk.admin.execute(
+            "select outbox.set_destination(%s, null, null, true, 'test')", (receiver.name,)
+        )
         await desk.until(lambda: all_sent(desk))
     assert len(receiver.called_at) == 40
     assert desk.value("select count(*) from outbox.destination") == 0
@@ -189,7 +192,7 @@ async def test_the_breaker_opens_burns_no_tries_and_closes_when_one_probe_was_an
             count: int = desk.value(
                 "select count(*) from outbox.entry as e join outbox.lane as l using (lane_id)"
                 " where l.scope = %s and e.claimed_by is null",
-                f"destination:{HOST}",
+                f"destination:{receiver.name}",
             )
             return count
 
@@ -221,10 +224,13 @@ async def test_the_breaker_opens_burns_no_tries_and_closes_when_one_probe_was_an
 
 
 async def test_a_destination_s_rate_holds_over_the_whole_fleet(desk: Desk) -> None:
-    desk.admin.execute("select outbox.set_destination(%s, 20, 5, false, 'test')", (HOST,))
-    async with receiving(lambda _: web.Response()) as receiver, fleet(desk, 3):
-        hooks(desk, receiver.url(), 60)
-        await desk.until(lambda: all_sent(desk))
+    async with receiving(lambda _: web.Response()) as receiver:
+        desk.admin.execute(
+            "select outbox.set_destination(%s, 20, 5, false, 'test')", (receiver.name,)
+        )
+        async with fleet(desk, 3):
+            hooks(desk, receiver.url(), 60)
+            await desk.until(lambda: all_sent(desk))
     called = receiver.called_at
     assert len(called) == 60
     # 5 at once and 20 a second: the last comes no sooner than (60 - 5) / 20 s after the first,

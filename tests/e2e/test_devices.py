@@ -112,3 +112,31 @@ async def test_a_chat_that_blocked_the_bot_is_suppressed(desk: Desk) -> None:
             await desk.until_status(second, "failed")
     assert len(server.calls) == 1
     assert desk.deliveries(second) == [("FAILED", 1, "recipient.suppressed", False)]
+
+
+async def test_a_push_service_that_asks_for_a_pause_pauses_itself_and_no_other(desk: Desk) -> None:
+    template(desk, channel="browser")
+    async with AsyncExitStack() as stack:
+        busy = await stack.enter_async_context(api_server(speak_push))
+        down = await stack.enter_async_context(api_server(speak_push))
+        for user, name, server in (
+            ("u1", "one", busy),
+            ("u1", "two", down),
+            ("u2", "three", down),
+        ):
+            known = Browser(name).device(server.port)
+            device(desk, user, "browser", known.address, known.p256dh, known.auth)
+        settings = {"BROWSER_KEY": VAPID_PEM, "BROWSER_SUBJECT": SUBJECT}
+        channel = BrowserChannel(settings | {"WEBHOOK_ALLOW": "127.0.0.1"})
+        await stack.enter_async_context(dispatching(desk, {}, channels={"browser": channel}))
+        busy.replies.append(Reply(429, b"", {"Retry-After": "600"}))
+        down.replies.append(Reply(500, b""))
+        told = notify(desk, channel="browser")
+        paused = "select name from outbox.destination where paused_until > clock_timestamp()"
+        await desk.until(lambda: bool(desk.rows(paused)))
+        assert desk.rows(paused) == [(f"host:{busy.place}",)]
+        # Who has a browser elsewhere is told at once.
+        person(desk, "u2")
+        other = notify(desk, channel="browser", user_id="u2")
+        await desk.until_status(other, "sent")
+        assert desk.status(told) == "retrying"
