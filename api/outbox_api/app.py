@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from litestar import Litestar
 from litestar.datastructures import State
+from litestar.handlers import HTTPRouteHandler
 from litestar.middleware import DefineMiddleware
 
 from outbox.config import Config
@@ -43,6 +44,7 @@ from outbox_api.routes import (
     schedules,
     schema,
     sink,
+    stream,
     suppressions,
     templates,
     tenants,
@@ -69,6 +71,7 @@ ROUTES = [
     *lanes.ROUTES,
     *destinations.ROUTES,
     *sink.ROUTES,
+    *stream.ROUTES,
     *operator_log.ROUTES,
     *suppressions.ROUTES,
     *keys.ROUTES,
@@ -87,7 +90,8 @@ ROUTES = [
 def build_app(config: Config, *, database_url: str) -> Litestar:
     """Return the app. `database_url` is a login that is no superuser; it may be down."""
     runtime = Runtime(config, database_url)
-    operations = [found for found in map(operation_of, ROUTES) if found is not None]
+    over_http = [route for route in ROUTES if isinstance(route, HTTPRouteHandler)]
+    operations = [found for found in map(operation_of, over_http) if found is not None]
     runtime.openapi_json = openapi(
         [found for found in operations if not found.is_page], with_keys=config.auth
     )

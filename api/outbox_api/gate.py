@@ -10,14 +10,16 @@ from urllib.parse import unquote
 
 from litestar.enums import ScopeType
 from litestar.response.base import ASGIResponse
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, Message, Receive, Scope, Send, WebSocketScope
 
+from outbox.errors import StoreUnavailable
 from outbox.store.pool import TEST_MODE
 from outbox_api.auth import ANYBODY, NOBODY, Principal, is_loopback_host, token_of
 from outbox_api.dashboard.sessions import cookie_in
+from outbox_api.live import deny
 from outbox_api.operations import Operation, operation_of
 from outbox_api.operator_log import REFUSALS, Act, Allowance, is_logged
-from outbox_api.problems import Problem, allow
+from outbox_api.problems import Problem, allow, unavailable
 from outbox_api.runtime import Runtime
 
 TEST_MAY = frozenset(
@@ -59,7 +61,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or raise Problem 401 or 403."""
         if scope["type"] != ScopeType.HTTP:
-            await self._app(scope, receive, send)
+            await self._let_in(scope, receive, send)
             return
         operation = operation_of(scope["route_handler"]) or OPTIONS
         if SLASH in scope["path"]:
@@ -109,6 +111,36 @@ class Gate:
             self._runtime.metrics.count(
                 scope["method"], operation.path, status, time.perf_counter() - started_s
             )
+
+    async def _let_in(self, scope: WebSocketScope, receive: Receive, send: Send) -> None:
+        """Let a WebSocket in, or answer its handshake with the problem."""
+        operation = operation_of(scope["route_handler"]) or OPTIONS
+        started_s, status = time.perf_counter(), 101
+        try:
+            scope["auth"] = await admit(self._runtime, scope, operation)
+            if not self._runtime.config.auth and not is_of_this_host(scope):
+                raise Problem(403, "Without keys, pages of other hosts may not connect.")
+            if scope["auth"].test:
+                TEST_MODE.set(True)  # for as long as the socket's own task lives
+        except (Problem, StoreUnavailable) as error:
+            problem = error if isinstance(error, Problem) else unavailable()
+            status = problem.status
+            await deny(scope, send, problem)
+            return
+        finally:
+            took_s = time.perf_counter() - started_s
+            self._runtime.metrics.count("GET", operation.path, status, took_s)
+        await self._app(scope, receive, send)
+
+
+def is_of_this_host(scope: Scope) -> bool:
+    """Tell whether a WebSocket was opened by a page of ours, or by no page at all.
+
+    Browsers let any page open one anywhere, and tell where the page came from.
+    """
+    told = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    origin = told.get(b"origin")
+    return origin is None or origin.partition("://")[2] == told.get(b"host")
 
 
 async def admit(runtime: Runtime, scope: Scope, operation: Operation) -> Principal:

@@ -38,6 +38,11 @@ _HEADERS: Mapping[str, tuple[str, Mapping[str, object], str]] = {
         {},
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     ),
+    "Last-Event-ID": (
+        "The id of the last event that was read: what came after it follows.",
+        {"maxLength": 60_000},
+        "k5PNAyzPAAABmoJcyDCQwMA",
+    ),
 }
 _FAULTS = {
     400: [Fault("", "is not JSON at character 7")],

@@ -12,10 +12,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
-from litestar.handlers import HTTPRouteHandler
+from litestar.handlers import HTTPRouteHandler, WebsocketRouteHandler
 from litestar.response.base import ASGIResponse
 
 from outbox_api.auth import Need
+from outbox_api.requests import ApiSocket
 
 Method: TypeAlias = Literal["GET", "POST", "PUT", "DELETE"]
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[ASGIResponse]])
@@ -109,6 +110,18 @@ def operation(
         )(handler)
 
     return route
+
+
+def socket_route(
+    path: str, *, needs: Need, handler: Callable[[ApiSocket], Awaitable[None]]
+) -> WebsocketRouteHandler:
+    """Make a route for WebSockets, which OpenAPI does not know."""
+    described = Operation(
+        method="GET", path=PREFIX + path, name=handler.__name__, summary="", tag="", needs=needs
+    )
+    return WebsocketRouteHandler(
+        PREFIX + path, name=handler.__name__, opt={"operation": described}
+    )(handler)
 
 
 def operation_of(handler: object) -> Operation | None:

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Protocol, TypeAlias, TypeVar, get_type_hints
 
 import msgspec
-from litestar import Litestar, Request
+from litestar import Litestar, Request, WebSocket
 from litestar.datastructures import State
 from litestar.types import HTTPScope, Receive
 
@@ -24,6 +24,7 @@ from outbox_api.auth import Principal
 from outbox_api.problems import Problem, invalid
 
 ApiRequest: TypeAlias = Request[None, Principal, State]
+ApiSocket: TypeAlias = WebSocket[None, Principal, State]
 
 SMALL_BODY_BYTES_MAX = 1_048_576
 """For everything but jobs and batches, whose limits are settings."""
@@ -64,7 +65,7 @@ class Incoming(Protocol):
         ...
 
 
-def header(request: Incoming, name: bytes) -> str | None:
+def header(request: Incoming | ApiSocket, name: bytes) -> str | None:
     """Return a header by its name in lower case. Of one that is repeated, the first."""
     for key, value in request.scope["headers"]:
         if key == name:
@@ -226,7 +227,7 @@ def _fault(base: str, message: str) -> Fault:
     return Fault(pointer, text.replace("`", "'"))
 
 
-def read_query(request: ApiRequest, kind: type[T]) -> T:
+def read_query(request: ApiRequest | ApiSocket, kind: type[T]) -> T:
     """Return the query parameters as a struct. Raises Problem 400 with every fault."""
     fields = _fields(kind)
     values: dict[str, object] = {}

@@ -18,11 +18,13 @@ from outbox_api.alerting import Alerting
 from outbox_api.auth import KeyRing
 from outbox_api.dashboard.sessions import Sessions
 from outbox_api.doorbell import Doorbell
+from outbox_api.following import Tail
 from outbox_api.gauges import Gauges, read_attempts, read_queues
 from outbox_api.intake import Intake
+from outbox_api.live import Streams
 from outbox_api.metrics import HttpMetrics, series
 from outbox_api.presence import Presence
-from outbox_api.requests import Incoming
+from outbox_api.requests import ApiSocket, Incoming
 from outbox_api.waiting import Waiting
 
 
@@ -60,8 +62,8 @@ class Runtime:
         self.openapi_json = b"{}"
         self.leaving = False
         """A SIGTERM has come: requests are answered, and nobody should send more."""
-        self.ending = asyncio.Event()
-        """Set when the server stops: streams that are open end then."""
+        self.streams = Streams()
+        self.tail = Tail(self.database)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -80,6 +82,7 @@ class Runtime:
                 if sending is not None:
                     sending.cancel()
                     await asyncio.gather(sending, return_exceptions=True)
+                await self.tail.close()
                 await self.alerting.close()
                 await self.intake.close()
                 await self.waiting.close()
@@ -120,6 +123,6 @@ class Renderer:
             await self._pool.__aexit__(None, None, None)
 
 
-def runtime_of(request: Incoming) -> Runtime:
+def runtime_of(request: Incoming | ApiSocket) -> Runtime:
     """Return the app's runtime."""
     return cast(Runtime, request.app.state.runtime)

@@ -50,7 +50,7 @@ async def serve_async(
         finally:
             watching.cancel()
             if isinstance(served, OutboxApp):
-                served.runtime.ending.set()
+                await served.runtime.streams.end()
             server.should_exit = True
             await serving
 

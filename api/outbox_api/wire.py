@@ -26,6 +26,8 @@ it is they who close, never we under a request that is on its way.
 """
 GRACE_S_MAX = 30
 """For requests under way when the server stops."""
+WEBSOCKET_BYTES_MAX = 16_384
+"""Of a message that a client sends: they have little to say."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -118,6 +120,7 @@ class Server(uvicorn.Server):
                 app,
                 http=GuardedProtocol,
                 ws="websockets-sansio",
+                ws_max_size=WEBSOCKET_BYTES_MAX,
                 lifespan="off",
                 log_config=None,
                 log_level="error",

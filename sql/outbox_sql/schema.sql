@@ -241,8 +241,10 @@ begin
             'cancelled', 'job.cancelled', reason
         from gone as g cross join lateral (select j.tenant_id from outbox.job as j where j.id = g.id offset 0) as j
     ), counted as (
-        insert into outbox.stat_second (at, lane_id, cancelled)
-        select date_trunc('second', at), abs(g.lane_id), count(*) from gone as g group by abs(g.lane_id)
+        -- (By the clock of now: locks may have been waited for.)
+        insert into outbox.stat_second (at, lane_id, cancelled, ids, lease_nos)
+        select date_trunc('second', clock_timestamp()), abs(g.lane_id), count(*), array_agg(g.id), array_agg(g.lease_no + 1)
+        from gone as g group by abs(g.lane_id)
     ), released as (
         update outbox.ordering_gap as o set dead_id = null from unnest(ids) as i(id)
         where o.dead_id = i.id
@@ -795,7 +797,8 @@ CREATE FUNCTION outbox.enqueue_many_v1(jobs jsonb[], tenant text DEFAULT 'defaul
     AS $$
 #variable_conflict use_variable
 declare
-    at timestamptz := clock_timestamp();
+    -- The transaction has its number before an id is made of the time: who follows the stream relies on it.
+    at timestamptz := case when pg_current_xact_id() is not null then clock_timestamp() end;
     result outbox.enqueued;
 begin
     if cardinality(jobs) = 1 then
@@ -897,7 +900,8 @@ CREATE FUNCTION outbox.enqueue_v1(job jsonb, tenant text DEFAULT 'default'::text
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-    at timestamptz := clock_timestamp();
+    -- The transaction has its number before an id is made of the time: who follows the stream relies on it.
+    at timestamptz := case when pg_current_xact_id() is not null then clock_timestamp() end;
     result outbox.enqueued;
 begin
     result := outbox.enqueue_typical(job, tenant, fill_created, at, notify, traceparent, null);
@@ -1068,6 +1072,7 @@ CREATE TABLE outbox.job (
     traceparent text,
     resend_of uuid,
     list_job_id uuid,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
     job jsonb NOT NULL,
     CONSTRAINT job_priority_check CHECK ((priority = ANY (ARRAY[0, 1, 5, 10])))
 )
@@ -1796,6 +1801,12 @@ begin
                              where x.accepted_at < kept_from order by x.accepted_at limit rows_max));
     get diagnostics gone = row_count;
     total := total + gone;
+    -- Who follows the stream may come back after a week.
+    delete from outbox.outcome_log as l
+    where l.ctid = any(array(select x.ctid from outbox.outcome_log as x
+                             where x.at < moment - interval '7 days' order by x.at limit rows_max));
+    get diagnostics gone = row_count;
+    total := total + gone;
     -- Plots go back 30 days; totals stay.
     delete from outbox.stat_minute as s
     where s.ctid = any(array(select x.ctid from outbox.stat_minute as x
@@ -2484,6 +2495,8 @@ begin
     update outbox.dead_letter as d set replayed_at = clock_timestamp(), replayed_by = actor
     where d.id = wanted and d.series = last.series and d.replayed_at is null
       and (dead_letter is null or d.dead_letter_id = dead_letter);
+    insert into outbox.stat_second (at, lane_id, ids, lease_nos)
+    values (date_trunc('second', clock_timestamp()), abs(lane), array[wanted], array[-last.lease_no]);
     insert into outbox.operator_action (actor, action, tenant_id, id, detail)
     values (actor, action, j.tenant_id, wanted, note || jsonb_build_object('series', last.series + 1));
     return 'retried';
@@ -2843,9 +2856,10 @@ begin
                 'expires_at had passed when the job was accepted'
             from expired as e
         )
-        insert into outbox.stat_second (at, lane_id, expired)
-        select date_trunc('second', store_jobs.at), l.lane_id, c.jobs
-        from (select e.tenant_id, e.queue, count(*) as jobs from expired as e group by e.tenant_id, e.queue) as c
+        insert into outbox.stat_second (at, lane_id, expired, ids, lease_nos)
+        select date_trunc('second', store_jobs.at), l.lane_id, cardinality(c.ids), c.ids,
+            array_fill(0, array[cardinality(c.ids)])
+        from (select e.tenant_id, e.queue, array_agg(e.id) as ids from expired as e group by e.tenant_id, e.queue) as c
         join outbox.lane as l on l.tenant_id = c.tenant_id and l.queue = c.queue and l.scope = outbox.scope_now();
     end if;
     return fresh_ids;
@@ -4047,6 +4061,16 @@ ALTER TABLE outbox.ordering ALTER COLUMN ordering_id ADD GENERATED ALWAYS AS IDE
     CACHE 1
 );
 
+CREATE TABLE outbox.outcome_log (
+    at timestamp with time zone NOT NULL,
+    xid xid8 NOT NULL,
+    lane_id integer NOT NULL,
+    ids bigint[] NOT NULL,
+    lease_nos integer[] NOT NULL
+);
+
+ALTER TABLE ONLY outbox.outcome_log FORCE ROW LEVEL SECURITY;
+
 CREATE SEQUENCE outbox.place_seq
     START WITH 1
     INCREMENT BY 1
@@ -4316,7 +4340,10 @@ CREATE TABLE outbox.stat_second (
     pickup_ms_sum bigint DEFAULT 0 NOT NULL,
     durations integer[],
     pickups integer[],
-    attempts jsonb
+    attempts jsonb,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    ids bigint[],
+    lease_nos integer[]
 );
 
 ALTER TABLE ONLY outbox.stat_second FORCE ROW LEVEL SECURITY;
@@ -4620,6 +4647,8 @@ CREATE INDEX operator_action_job ON outbox.operator_action USING btree (id) WHER
 
 CREATE INDEX ordering_gap_dead ON outbox.ordering_gap USING btree (dead_id) WHERE (dead_id IS NOT NULL);
 
+CREATE INDEX outcome_log_at ON outbox.outcome_log USING btree (at);
+
 CREATE INDEX receipt_expected_message ON outbox.receipt_expected USING btree (provider_id, provider_message_id);
 
 CREATE INDEX receipt_expected_untold ON outbox.receipt_expected USING btree (expected_at) WHERE (NOT told);
@@ -4732,6 +4761,8 @@ CREATE POLICY everything ON outbox.ordering TO outbox_owner, outbox_dispatcher U
 
 CREATE POLICY everything ON outbox.ordering_gap TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
+CREATE POLICY everything ON outbox.outcome_log TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
 CREATE POLICY everything ON outbox.provider TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.receipt TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
@@ -4778,6 +4809,8 @@ ALTER TABLE outbox.ordering ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.ordering_gap ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE outbox.outcome_log ENABLE ROW LEVEL SECURITY;
+
 CREATE POLICY own_tenant ON outbox.api_key TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.dead_letter TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
@@ -4813,6 +4846,10 @@ CREATE POLICY own_tenant ON outbox.ordering TO outbox_api USING (outbox.sees(ten
 CREATE POLICY own_tenant ON outbox.ordering_gap TO outbox_api USING ((EXISTS ( SELECT
    FROM outbox.ordering o
   WHERE (o.ordering_id = ordering_gap.ordering_id))));
+
+CREATE POLICY own_tenant ON outbox.outcome_log TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
+   FROM outbox.lane l
+  WHERE (l.lane_id = outcome_log.lane_id)))));
 
 CREATE POLICY own_tenant ON outbox.provider TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
@@ -5432,6 +5469,9 @@ GRANT SELECT ON TABLE outbox.ordering_gap TO outbox_api;
 
 GRANT USAGE ON SEQUENCE outbox.ordering_ordering_id_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.ordering_ordering_id_seq TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.outcome_log TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.outcome_log TO outbox_api;
 
 GRANT USAGE ON SEQUENCE outbox.place_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.place_seq TO outbox_api;

@@ -92,6 +92,8 @@ def test_no_request_gets_an_answer_that_the_document_does_not_foresee(
     failures: list[str] = []
     for found in document.get_all_operations():
         operation = found.ok()  # type: ignore[union-attr]
+        if operation.path.endswith("/stream"):
+            continue  # its answer has no end: see test_stream.py
 
         @seed(2026)
         @settings(

@@ -261,7 +261,11 @@ def fill_for_both(desk: Desk) -> None:
             "with key as (insert into outbox.ordering (tenant_id, queue, key_sha256)"
             " values (%(t)s, 'work', convert_to(%(t)s::text, 'UTF8')) returning ordering_id)"
             " insert into outbox.ordering_gap (ordering_id, place) select ordering_id, 0 from key",
-            "insert into outbox.stat_minute select * from outbox.stat_second",
+            "insert into outbox.stat_minute (at, lane_id, sent)"
+            " select at, lane_id, sent from outbox.stat_second",
+            "insert into outbox.outcome_log (at, xid, lane_id, ids, lease_nos)"
+            " select at, xid, lane_id, ids, lease_nos from outbox.stat_second"
+            " where ids is not null",
             "insert into outbox.stat_total (lane_id) select lane_id from outbox.lane"
             " on conflict do nothing",
         ):
@@ -278,6 +282,7 @@ TENANT_OF = {
     "entry": "(select l.tenant_id from outbox.lane as l where l.lane_id = x.lane_id)",
     "stat_second": "(select l.tenant_id from outbox.lane as l where l.lane_id = x.lane_id)",
     "stat_minute": "(select l.tenant_id from outbox.lane as l where l.lane_id = x.lane_id)",
+    "outcome_log": "(select l.tenant_id from outbox.lane as l where l.lane_id = x.lane_id)",
     "stat_total": "(select l.tenant_id from outbox.lane as l where l.lane_id = x.lane_id)",
 }
 

@@ -18,7 +18,9 @@ with over as materialized (
     from over as o
     cross join lateral (select j.tenant_id from outbox.job as j where j.id = o.id offset 0) as j
 ), counted as (
-    insert into outbox.stat_second (at, epoch, lane_id, expired)
-    select date_trunc('second', clock_timestamp()), %(epoch)s, abs(o.lane_id), count(*) from over as o group by abs(o.lane_id)
+    insert into outbox.stat_second (at, epoch, lane_id, expired, ids, lease_nos)
+    select date_trunc('second', clock_timestamp()), %(epoch)s, abs(o.lane_id), count(*), array_agg(o.id),
+        array_agg(o.lease_no + 1)
+    from over as o group by abs(o.lane_id)
 )
 select count(*) from over

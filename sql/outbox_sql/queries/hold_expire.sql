@@ -33,7 +33,9 @@ with over as materialized (
         coalesce(j.hold_reason, 'held for too long'), outbox.whole_job(j.job_id, j.created_at, j.job)
     from judged as j
 ), counted as (
-    insert into outbox.stat_second (at, epoch, lane_id, failed)
-    select date_trunc('second', clock_timestamp()), %(epoch)s, abs(j.lane_id), count(*) from judged as j group by abs(j.lane_id)
+    insert into outbox.stat_second (at, epoch, lane_id, failed, ids, lease_nos)
+    select date_trunc('second', clock_timestamp()), %(epoch)s, abs(j.lane_id), count(*), array_agg(j.id),
+        array_agg(j.lease_no + 1)
+    from judged as j group by abs(j.lane_id)
 )
 select count(*) from over

@@ -84,9 +84,9 @@ with o as materialized (
     where j.dead_reason is not null and not j.late
 ), counted as (
     insert into outbox.stat_second (at, epoch, lane_id, duration_ms_sum, sent, failed, retrying, expired, cancelled,
-        late, pickup_ms_sum, durations, pickups, attempts)
+        late, ids, lease_nos, pickup_ms_sum, durations, pickups, attempts)
     select date_trunc('second', clock_timestamp()), %(epoch)s, c.lane_id, c.duration_ms_sum, c.sent, c.failed,
-        c.retrying, c.expired, c.cancelled, c.late, coalesce(h.pickup_ms_sum, 0), h.durations, h.pickups, h.attempts
+        c.retrying, c.expired, c.cancelled, c.late, c.ids, c.lease_nos, coalesce(h.pickup_ms_sum, 0), h.durations, h.pickups, h.attempts
     from (select coalesce(j.lane_id, 0) as lane_id,
                  coalesce(sum(j.duration_ms), 0) as duration_ms_sum,
                  count(*) filter (where j.said = 'SENT' and not j.late) as sent,
@@ -94,7 +94,9 @@ with o as materialized (
                  count(*) filter (where j.said = 'RETRYING' and not j.late) as retrying,
                  count(*) filter (where j.said = 'EXPIRED' and not j.late) as expired,
                  count(*) filter (where j.said = 'CANCELLED' and not j.late) as cancelled,
-                 count(*) filter (where j.late) as late
+                 count(*) filter (where j.late) as late,
+                 array_agg(j.id) filter (where not j.late) as ids,
+                 array_agg(j.lease_no) filter (where not j.late) as lease_nos
           from judged as j where (j.op <> 'release' or j.cancelled) and not j.repeated group by 1) as c
     left join json_to_recordset(%(histograms)s::json) as h(
         lane_id int, pickup_ms_sum bigint, durations int[], pickups int[], attempts jsonb)

@@ -48,9 +48,10 @@ with lost as materialized (
         'three dispatchers died while they had it', outbox.whole_job(j.job_id, j.created_at, j.job)
     from judged as j where j.ended and not j.cancelled
 ), counted as (
-    insert into outbox.stat_second (at, epoch, lane_id, rescued, failed, cancelled)
+    insert into outbox.stat_second (at, epoch, lane_id, rescued, failed, cancelled, ids, lease_nos)
     select date_trunc('second', clock_timestamp()), %(epoch)s, j.lane_id, count(*),
-           count(*) filter (where j.ended and not j.cancelled), count(*) filter (where j.cancelled)
+           count(*) filter (where j.ended and not j.cancelled), count(*) filter (where j.cancelled), array_agg(j.id),
+           array_agg(j.lease_no)
     from judged as j group by j.lane_id
 )
 select j.id, j.lane_id, j.claimed_by from judged as j

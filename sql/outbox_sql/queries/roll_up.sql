@@ -26,6 +26,9 @@ with old as materialized (
            a.value ->> 2 as error_class, sum((a.value ->> 3)::bigint) as n
     from old as o cross join lateral jsonb_array_elements(o.attempts) as a
     group by 1, 2, 3, 4, 5
+), logged as (
+    insert into outbox.outcome_log (at, xid, lane_id, ids, lease_nos)
+    select o.at, o.xid, o.lane_id, o.ids, o.lease_nos from old as o where o.ids is not null
 ), minutes as (
     insert into outbox.stat_minute (at, lane_id, duration_ms_sum, sent, failed, retrying, expired, cancelled, rescued,
         late, pickup_ms_sum, durations, pickups, attempts)

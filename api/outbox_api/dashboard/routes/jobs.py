@@ -18,7 +18,7 @@ from outbox.store.jobs import FullJobRow, JobFilter, JobRow
 from outbox.store.pool import Connection
 from outbox_api.answers import write_cursor
 from outbox_api.dashboard.humane import masked_json
-from outbox_api.dashboard.live import LivePart
+from outbox_api.dashboard.live import live_part
 from outbox_api.dashboard.rendering import (
     goes,
     page,
@@ -205,7 +205,7 @@ def _actions(row: FullJobRow, scope: str) -> list[tuple[str, str]]:
 async def follow(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIResponse:
     """Follow one job."""
     tenant_id = read_query(request, TenantQuery).tenant_id
-    return LivePart(request, "job", lambda: _part(request, job_id, tenant_id), every_s=EVERY_S)
+    return live_part(request, "job", lambda: _part(request, job_id, tenant_id), every_s=EVERY_S)
 
 
 @page_route("POST", PATH + "/reveal", summary="Show a job's payload", needs="jobs:write")

@@ -15,7 +15,7 @@ from outbox.store.operate import DispatcherRow
 from outbox.store.queues import QueueRow
 from outbox.store.sink import SinkFilter
 from outbox_api.answers import answer
-from outbox_api.dashboard.live import LivePart
+from outbox_api.dashboard.live import live_part
 from outbox_api.dashboard.rendering import page, page_route, query_of, read_form, render, told
 from outbox_api.dashboard.series import RANGES, plot_of, rate_of, since_of, sparks_of
 from outbox_api.requests import ApiRequest
@@ -135,7 +135,7 @@ async def overview(request: ApiRequest) -> ASGIResponse:
 @page_route("GET", "/live/overview", summary="Follow every queue", needs="jobs:read")
 async def follow(request: ApiRequest) -> ASGIResponse:
     """Follow the figures."""
-    return LivePart(request, "overview", lambda: _part(request), every_s=EVERY_S)
+    return live_part(request, "overview", lambda: _part(request), every_s=EVERY_S)
 
 
 @page_route("GET", "/plots", summary="Show what a plot draws", needs="jobs:read")

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from outbox.store import operate, queues
 from outbox_api.dashboard.humane import count
-from outbox_api.dashboard.live import LivePart
+from outbox_api.dashboard.live import live_part
 from outbox_api.dashboard.rendering import as_struct, page, page_route, read_form, render, told
 from outbox_api.dashboard.routes.overview import queue_lines
 from outbox_api.dashboard.series import RANGES
@@ -62,7 +62,7 @@ async def show_queue(request: ApiRequest, queue: FromPath[str]) -> ASGIResponse:
 @page_route("GET", "/live/queues/{queue:str}", summary="Follow a queue", needs="jobs:read")
 async def follow(request: ApiRequest, queue: FromPath[str]) -> ASGIResponse:
     """Follow a queue's figures."""
-    return LivePart(request, "queue", lambda: _part(request, queue), every_s=EVERY_S)
+    return live_part(request, "queue", lambda: _part(request, queue), every_s=EVERY_S)
 
 
 @page_route("POST", "/queues/{queue:str}/pause", summary="Pause", needs="admin")

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from outbox.store import replays
 from outbox.store.replays import ReplayPlan, ReplayRun
-from outbox_api.dashboard.live import LivePart
+from outbox_api.dashboard.live import live_part
 from outbox_api.dashboard.rendering import (
     as_struct,
     page,
@@ -122,7 +122,7 @@ async def show(request: ApiRequest, run_id: FromPath[UUID]) -> ASGIResponse:
 @page_route("GET", "/live/replays/{run_id:uuid}", summary="Follow a replay", needs="jobs:read")
 async def follow(request: ApiRequest, run_id: FromPath[UUID]) -> ASGIResponse:
     """Follow its progress."""
-    return LivePart(request, "replay", lambda: _part(request, run_id), every_s=EVERY_S)
+    return live_part(request, "replay", lambda: _part(request, run_id), every_s=EVERY_S)
 
 
 @page_route("POST", "/replays/{run_id:uuid}/stop", summary="Stop a replay", needs="jobs:write")

@@ -19,7 +19,7 @@ from outbox.store import sink
 from outbox.store.sink import SinkFilter, SinkRow
 from outbox_api.answers import write_cursor
 from outbox_api.dashboard.humane import title_of
-from outbox_api.dashboard.live import LivePart
+from outbox_api.dashboard.live import live_part
 from outbox_api.dashboard.rendering import (
     framed,
     page,
@@ -88,7 +88,7 @@ async def follow(request: ApiRequest) -> ASGIResponse:
         rows = await _rows(request, query)
         return await render(request, "part_messages", messages=rows[:SHOWN])
 
-    return LivePart(request, "sink", part, every_s=EVERY_S)
+    return live_part(request, "sink", part, every_s=EVERY_S)
 
 
 @page_route("POST", "/sink/clear", summary="Empty the sink", needs="admin")

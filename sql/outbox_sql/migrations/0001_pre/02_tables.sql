@@ -227,6 +227,8 @@ create table outbox.job (
     traceparent       text,
     resend_of         uuid,
     list_job_id       uuid,
+    -- Who follows what happens (stream_jobs.sql) tells by it what a transaction has added that commits late.
+    xid               xid8        not null default pg_current_xact_id(),
     job               jsonb       not null
 ) partition by range (id);
 create index job_user on outbox.job (tenant_id, user_id, id) where user_id is not null;
@@ -490,6 +492,21 @@ create table outbox.stat_second (
 );
 create index stat_second_at on outbox.stat_second (at);
 create table outbox.stat_minute (like outbox.stat_second including defaults);
+-- Besides: whose rows of history these counts are of, (id, lease_no) each, in two lists of one order (below zero: after
+-- this lease a new series was begun). So history can be followed by the time at which it was written without an index of its own.
+alter table outbox.stat_second
+    add column xid       xid8     not null default pg_current_xact_id(),
+    add column ids       bigint[],
+    add column lease_nos int[];
+-- The same, when the seconds have become minutes.
+create table outbox.outcome_log (
+    at                timestamptz not null,
+    xid               xid8        not null,
+    lane_id           int         not null,
+    ids               bigint[]    not null,
+    lease_nos         int[]       not null
+);
+create index outcome_log_at on outbox.outcome_log (at);
 create index stat_minute_at on outbox.stat_minute (at);
 create table outbox.stat_total (
     lane_id           int         primary key,

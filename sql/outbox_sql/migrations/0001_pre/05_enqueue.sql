@@ -309,9 +309,10 @@ begin
                 'expires_at had passed when the job was accepted'
             from expired as e
         )
-        insert into outbox.stat_second (at, lane_id, expired)
-        select date_trunc('second', store_jobs.at), l.lane_id, c.jobs
-        from (select e.tenant_id, e.queue, count(*) as jobs from expired as e group by e.tenant_id, e.queue) as c
+        insert into outbox.stat_second (at, lane_id, expired, ids, lease_nos)
+        select date_trunc('second', store_jobs.at), l.lane_id, cardinality(c.ids), c.ids,
+            array_fill(0, array[cardinality(c.ids)])
+        from (select e.tenant_id, e.queue, array_agg(e.id) as ids from expired as e group by e.tenant_id, e.queue) as c
         join outbox.lane as l on l.tenant_id = c.tenant_id and l.queue = c.queue and l.scope = outbox.scope_now();
     end if;
     return fresh_ids;
@@ -634,7 +635,8 @@ create function outbox.enqueue_v1(
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
-    at timestamptz := clock_timestamp();
+    -- The transaction has its number before an id is made of the time: who follows the stream relies on it.
+    at timestamptz := case when pg_current_xact_id() is not null then clock_timestamp() end;
     result outbox.enqueued;
 begin
     result := outbox.enqueue_typical(job, tenant, fill_created, at, notify, traceparent, null);
@@ -664,7 +666,8 @@ create function outbox.enqueue_many_v1(
     set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_variable
 declare
-    at timestamptz := clock_timestamp();
+    -- The transaction has its number before an id is made of the time: who follows the stream relies on it.
+    at timestamptz := case when pg_current_xact_id() is not null then clock_timestamp() end;
     result outbox.enqueued;
 begin
     if cardinality(jobs) = 1 then

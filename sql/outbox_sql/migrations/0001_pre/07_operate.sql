@@ -42,8 +42,10 @@ begin
             'cancelled', 'job.cancelled', reason
         from gone as g cross join lateral (select j.tenant_id from outbox.job as j where j.id = g.id offset 0) as j
     ), counted as (
-        insert into outbox.stat_second (at, lane_id, cancelled)
-        select date_trunc('second', at), abs(g.lane_id), count(*) from gone as g group by abs(g.lane_id)
+        -- (By the clock of now: locks may have been waited for.)
+        insert into outbox.stat_second (at, lane_id, cancelled, ids, lease_nos)
+        select date_trunc('second', clock_timestamp()), abs(g.lane_id), count(*), array_agg(g.id), array_agg(g.lease_no + 1)
+        from gone as g group by abs(g.lane_id)
     ), released as (
         update outbox.ordering_gap as o set dead_id = null from unnest(ids) as i(id)
         where o.dead_id = i.id
@@ -108,6 +110,8 @@ begin
     update outbox.dead_letter as d set replayed_at = clock_timestamp(), replayed_by = actor
     where d.id = wanted and d.series = last.series and d.replayed_at is null
       and (dead_letter is null or d.dead_letter_id = dead_letter);
+    insert into outbox.stat_second (at, lane_id, ids, lease_nos)
+    values (date_trunc('second', clock_timestamp()), abs(lane), array[wanted], array[-last.lease_no]);
     insert into outbox.operator_action (actor, action, tenant_id, id, detail)
     values (actor, action, j.tenant_id, wanted, note || jsonb_build_object('series', last.series + 1));
     return 'retried';

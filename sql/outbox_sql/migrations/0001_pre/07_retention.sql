@@ -149,6 +149,12 @@ begin
                              where x.accepted_at < kept_from order by x.accepted_at limit rows_max));
     get diagnostics gone = row_count;
     total := total + gone;
+    -- Who follows the stream may come back after a week.
+    delete from outbox.outcome_log as l
+    where l.ctid = any(array(select x.ctid from outbox.outcome_log as x
+                             where x.at < moment - interval '7 days' order by x.at limit rows_max));
+    get diagnostics gone = row_count;
+    total := total + gone;
     -- Plots go back 30 days; totals stay.
     delete from outbox.stat_minute as s
     where s.ctid = any(array(select x.ctid from outbox.stat_minute as x

@@ -41,7 +41,7 @@ do $$
 declare
     name text;
 begin
-    foreach name in array array['stat_second', 'stat_minute', 'stat_total'] loop
+    foreach name in array array['stat_second', 'stat_minute', 'stat_total', 'outcome_log'] loop
         execute format('alter table outbox.%I enable row level security', name);
         execute format('alter table outbox.%I force row level security', name);
         execute format('create policy everything on outbox.%I to outbox_owner, outbox_dispatcher using (true) with check (true)', name);
@@ -127,6 +127,7 @@ grant execute on function outbox.find_job, outbox.cancel_jobs, outbox.retry_job,
     outbox.in_test_mode to outbox_api;
 grant select on outbox.job_key, outbox.job, outbox.entry, outbox.delivery, outbox.dead_letter, outbox.lane,
     outbox.receipt, outbox.operator_action, outbox.stat_second, outbox.stat_minute, outbox.stat_total,
+    outbox.outcome_log,
     outbox.dispatcher, outbox.handler, outbox.setting, outbox.queue_pause, outbox.control, outbox.ordering,
     outbox.ordering_gap, outbox.replay_run,
     outbox.api_notification, outbox.api_notification_delivery, outbox.api_notification_history to outbox_api;
