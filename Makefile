@@ -7,6 +7,7 @@
 #   make chaos    faults for an hour, by a new seed (CHAOS_S=60 SEED=7: so long, by that one)
 #   make bench    this machine's figures, in bench/results too (BENCH=drain: that one alone)
 #   make rehearse-rollout   an upgrade under load behind haproxy, hosts as namespaces (as root)
+#   make rehearse-failover  the primary is cut off under load, a replica promoted (as root)
 #   make image-test   build the image's contents and send a job through (no Docker; as root)
 #
 #   make test POSTGRES=all      Postgres 18 and 15 (see tests/postgres.py)
@@ -24,7 +25,7 @@ BENCH ?= drain enqueue fairness http latency mail webhook ordering upkeep
 # What steers another Python must not steer this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test check lint chaos bench image-test rehearse-rollout schema chart constraints clean
+.PHONY: help setup demo test check lint chaos bench image-test rehearse-rollout rehearse-failover schema chart constraints clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -63,6 +64,9 @@ image-test: $(STAMP)
 
 rehearse-rollout: $(STAMP)
 	@$(BIN)/python -m tests.deploy.rollout
+
+rehearse-failover: $(STAMP)
+	@$(BIN)/python -m tests.deploy.failover
 
 schema: $(STAMP)
 	@$(BIN)/python -m tests.schema_dump

@@ -89,7 +89,7 @@ class Postgres:
 
     def __init__(self, host: Host, folder: Path) -> None:
         self.host = host
-        self._data = folder / host.name
+        self.data = folder / host.name
         self._log = folder / f"{host.name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -100,8 +100,8 @@ class Postgres:
     def make(self) -> None:
         """Make a cluster with the settings of production."""
         self._do("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8",
-                 "--locale=C", str(self._data))  # fmt: skip
-        with (self._data / "pg_hba.conf").open("a") as hba:
+                 "--locale=C", str(self.data))  # fmt: skip
+        with (self.data / "pg_hba.conf").open("a") as hba:
             hba.write("host all all samenet trust\nhost replication all samenet trust\n")
 
     def start(self, **settings: str) -> None:
@@ -109,8 +109,8 @@ class Postgres:
         given = [f"--{name}={value}" for name, value in settings.items()]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.host.words(*_unprivileged(), str(find_binaries() / "postgres"), "-D",
-                                str(self._data), "--listen_addresses=*",
+                self.host.words(*unprivileged(), str(find_binaries() / "postgres"), "-D",
+                                str(self.data), "--listen_addresses=*",
                                 "--unix_socket_directories=", *given),
                 stdout=log, stderr=log,
             )  # fmt: skip
@@ -140,10 +140,17 @@ class Postgres:
                 self._process.kill()
                 self._process.wait()
 
+    def kill(self) -> None:
+        """Have it gone, as by a power cut."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
     def _do(self, program: str, *words: str) -> None:
-        command: Sequence[str] = (*_unprivileged(), str(find_binaries() / program), *words)
+        command: Sequence[str] = (*unprivileged(), str(find_binaries() / program), *words)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def _unprivileged() -> Sequence[str]:
+def unprivileged() -> Sequence[str]:
+    """Return the words before a command that refuses to run as root."""
     return AS_NOBODY if os.geteuid() == 0 else ()

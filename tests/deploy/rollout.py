@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -35,11 +35,11 @@ from tests.deploy.history import Told
 from tests.deploy.hosts import Host, Network, Postgres, network
 from tests.deploy.load import KEY, Seen
 from tests.deploy.releases import Release
-from tests.faults.checker import Handed, Run, violations
+from tests.faults.checker import Handed, Run, Struck, violations
 
 VALUES = yaml.safe_load((ROOT / "deploy/helm/outbox/values.yaml").read_text())
 START_S_MAX = 60.0
-SETTLE_S_MAX = 60.0
+SETTLE_S_MAX = 120.0
 POST_WAIT_S = 240
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PROXY = """
@@ -295,7 +295,9 @@ def settle(postgres: Postgres) -> None:
         time.sleep(0.1)
 
 
-def history(postgres: Postgres, seen: Seen) -> Run:
+def history(
+    postgres: Postgres, seen: Seen, *, faults: Sequence[Struck] = (), in_flight_max: int = 0
+) -> Run:
     """Return what was seen from outside, for the checker."""
     words = (sys.executable, "-m", "tests.deploy.history", postgres.url())
     done = subprocess.run(
@@ -310,6 +312,8 @@ def history(postgres: Postgres, seen: Seen) -> Run:
         received=seen.received,
         jobs={job_id: (status, series) for job_id, status, series in told.jobs},
         attempts=told.attempts,
+        faults=faults,
+        in_flight_max=in_flight_max,
     )
 
 

@@ -15,6 +15,9 @@ import yaml
 from outbox.config import load_config
 from outbox.settings import Config, specs
 from outbox_api.metrics import HttpMetrics
+from outbox_dispatcher.health import figures
+from outbox_dispatcher.service import Dispatcher
+from outbox_dispatcher.settings import DispatcherSettings
 from tests.deploy.chart_files import BY_THE_CHART, files, secrets
 from tests.deploy.charts import CHART, FULL, NEEDED, Manifest, merged, pods, rendered
 from tests.postgres import Database
@@ -193,8 +196,10 @@ def test_alerts_and_dashboards_ask_for_metrics_that_exist() -> None:
     made = rendered(FULL)
     texts = [rule["expr"] for each in made if each["kind"] == "PrometheusRule"
              for group in each["spec"]["groups"] for rule in group["rules"]]  # fmt: skip
-    board = json.loads((CHART / "dashboards/outbox.json").read_text())
-    texts += [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    mapped = next(each["data"] for each in made if each["metadata"]["name"].endswith("dashboards"))
+    boards = [json.loads(text) for text in mapped.values()]
+    assert {board["uid"] for board in boards} == {"outbox", "outbox-dispatchers"}
+    texts += [t["expr"] for board in boards for panel in board["panels"] for t in panel["targets"]]
     known = _metrics()
     for text in texts:
         promql_parser.parse(text)
@@ -209,4 +214,6 @@ def _metrics() -> set[str]:
     import outbox_api.metrics as exported
 
     written = set(re.findall(r'"(outbox_[a-z_]+)"', inspect.getsource(exported)))
-    return written | {family.name for family in HttpMetrics().registry.collect()}
+    idle = Dispatcher(DispatcherSettings(database_url=""), channels={}, queues={})
+    of_dispatchers = {one.name.removesuffix("_total") for one in figures(idle)}
+    return written | of_dispatchers | {f.name for f in HttpMetrics().registry.collect()}
