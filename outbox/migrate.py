@@ -54,7 +54,7 @@ def migrate(
     `service_role` is the login that API and dispatchers use; None when it is `admin_url`'s own.
     Safe to run at any time, from several places at once. Raises StoreUnavailable.
     """
-    if _missing(_applied(admin_url), phase):
+    if _missing(applied_revisions(admin_url), phase):
         _upgrade(admin_url, phase)
     with psycopg.connect(admin_url) as admin:
         if settings is not None:
@@ -98,12 +98,12 @@ def missing_revisions(url: str, phase: Phase = "all") -> list[str]:
     `phase="pre"` asks for what this version needs: a `post` part may come later.
     Raises StoreUnavailable when it cannot be asked.
     """
-    return _missing(_applied(url), phase)
+    return _missing(applied_revisions(url), phase)
 
 
 def objection(url: str) -> str | None:
     """Return why processes of this version cannot start on the database; None if they can."""
-    applied = _applied(url)
+    applied = applied_revisions(url)
     if missing := _missing(applied, "pre"):
         return (
             f"The database is not migrated for this version ({', '.join(missing)} missing): run "
@@ -112,8 +112,8 @@ def objection(url: str) -> str | None:
     return too_new(_reached(applied, "post"))
 
 
-def _applied(url: str) -> set[str]:
-    """Return what Alembic has noted in the database. Raises StoreUnavailable."""
+def applied_revisions(url: str) -> set[str]:
+    """Return what was applied to the database; {} of a fresh one. Raises StoreUnavailable."""
     try:
         with psycopg.connect(url, connect_timeout=5) as connection:
             known = connection.execute("select to_regclass('outbox.alembic_version')").fetchone()

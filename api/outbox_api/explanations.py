@@ -143,6 +143,9 @@ def _live(
         return "lane paused", why.paused_at, None, text
     if why.held_at is not None:
         where = f" ({why.scope})" if why.scope else ""
+        if why.probe_at is None:
+            text = "It may have been delivered already, so nobody tries it: release or cancel it."
+            return "lane held", why.held_at, None, text
         text = (
             f"Its lane{where} is held: {why.hold_code}. One job is tried at probe_at; when that "
             "succeeds the rest follows."

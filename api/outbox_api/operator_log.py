@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qs
 
-import msgspec
 import psycopg
 import structlog
 from litestar.types import HTTPScope
@@ -75,39 +74,39 @@ class Act:
             if name not in PRIVATE
         }
         self._detail["via"] = "dashboard" if operation.is_page else "api"
+        self._reason = ""
         for name, value in scope["headers"]:
             if name == b"outbox-reason":
-                self._detail["reason"] = _storable(
-                    value.decode("utf-8", "replace")[:WHY_CHARS_MAX]
-                )
+                self._reason = _storable(value.decode("utf-8", "replace")[:WHY_CHARS_MAX])
         self._is_open = True
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Have the transactions within write it down."""
         token = pool.BEFORE_COMMIT.set(self._note)
+        why = pool.REASON.set(self._reason)
         try:
             yield
         finally:
             self._is_open = False  # for tasks that outlive the request with its context
             pool.BEFORE_COMMIT.reset(token)
+            pool.REASON.reset(why)
 
     async def _note(self, connection: Connection) -> None:
         if self._is_open:
-            await pool.execute(
+            await catalog.note_unless_told(
                 connection,
-                "operator_note",
-                {
-                    "actor": self._actor,
-                    "action": self._action,
-                    "tenant": self.tenant,
-                    "detail": msgspec.json.encode(self._detail).decode(),
-                },
+                actor=self._actor,
+                action=self._action,
+                tenant=self.tenant,
+                detail=self._detail,
             )
 
     async def refused(self, database: Database, status: int, problem: Problem | None) -> None:
         """Write down that it was refused. Nothing that goes wrong here changes the answer."""
         told: dict[str, object] = {"refused": status}
+        if self._reason:
+            told["reason"] = self._reason
         if problem is not None and problem.errors:
             told["pointers"] = [_storable(fault.pointer) for fault in problem.errors[:20]]
         elif problem is not None:

@@ -8,14 +8,13 @@ over as many connections, and does nothing else.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from outbox_bench.arena import Arena, Place, arena
 from outbox_bench.children import Child
-from outbox_bench.figures import Figures, Round, interleaved, machine, ratio
+from outbox_bench.figures import Figures, Round, Said, interleaved, machine, ratio
 from outbox_bench.orders import BareHooks, BareMail, Dispatch, Ports, Ready, Sinks, Took
 from outbox_bench.store import pause, resume, settle, until_empty
 from outbox_bench.usage import children_of, cpu_s, total, us_per
@@ -65,7 +64,7 @@ class Options:
     url: str | None = None
 
 
-def measure(channel: Channel, options: Options, said: Callable[[str], None]) -> Figures:
+def measure(channel: Channel, options: Options, said: Said) -> Figures:
     """Return the figures of one channel."""
     with arena(options.url) as server, Child(Sinks()) as sinks:
         ports = sinks.ready(Ports)

@@ -14,7 +14,7 @@ from functools import partial
 
 from outbox_bench.arena import Arena, Place, arena
 from outbox_bench.children import Child
-from outbox_bench.figures import Figures, Round, interleaved, machine, ratio
+from outbox_bench.figures import Figures, Round, Said, interleaved, machine, ratio
 from outbox_bench.noop import QUEUE
 from outbox_bench.orders import DispatchNoop, Floor, Ready
 from outbox_bench.store import fill_noop, resume, until_empty, wal_lsn, wal_since
@@ -34,7 +34,7 @@ class Options:
     url: str | None = None
 
 
-def measure(options: Options, said: Callable[[str], None]) -> Figures:
+def measure(options: Options, said: Said) -> Figures:
     """Return the figures; those of the first of `processes` at the top."""
     with arena(options.url) as place:
         kinds: dict[str, Callable[[], Round]] = {}

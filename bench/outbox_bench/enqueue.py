@@ -10,13 +10,12 @@ Everything that a door does is in it: validation, idempotency, lanes. No dispatc
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from outbox_bench.arena import Arena, Place, arena
 from outbox_bench.children import Child
-from outbox_bench.figures import Figures, Round, interleaved, machine, ratio
+from outbox_bench.figures import Figures, Round, Said, interleaved, machine, ratio
 from outbox_bench.orders import Done, Insert, Ready
 from outbox_bench.store import settle, wal_lsn, wal_since
 from outbox_bench.usage import cpu_s, us_per
@@ -34,7 +33,7 @@ class Options:
     url: str | None = None
 
 
-def measure(options: Options, said: Callable[[str], None]) -> Figures:
+def measure(options: Options, said: Said) -> Figures:
     """Return the figures."""
     with arena(options.url) as server, server.filled(_fill) as template:
         single = Insert(url="", seconds=options.seconds, by="sql", connections=options.singles)

@@ -7,24 +7,35 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from statistics import median
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 Figures: TypeAlias = dict[str, object]
 Round: TypeAlias = Mapping[str, float | None]
 
 
+class Said(Protocol):
+    """Is told how far a measurement is: a line, and how many of all its parts are done."""
+
+    def __call__(self, line: str, /, *, done: int = 0, total: int = 0) -> None:
+        """Show it to whoever watches."""
+        ...
+
+
 def interleaved(
-    kinds: Mapping[str, Callable[[], Round]], *, rounds: int, said: Callable[[str], None]
+    kinds: Mapping[str, Callable[[], Round]], *, rounds: int, said: Said
 ) -> dict[str, dict[str, float | None]]:
     """Run each kind in turn, `rounds` times over; return the median of each of its figures.
 
     A machine that is slow for a while is slow for all kinds. `said` gets a line of progress.
     """
     seen: dict[str, list[Round]] = {name: [] for name in kinds}
+    total = rounds * len(kinds)
     for number in range(1, rounds + 1):
         for name, measure in kinds.items():
             seen[name].append(measure())
-            said(f"round {number} of {rounds}, {name}: {_shown(seen[name][-1])}")
+            done = sum(map(len, seen.values()))
+            line = f"round {number} of {rounds}, {name}: {_shown(seen[name][-1])}"
+            said(line, done=done, total=total)
     return {name: medians(found) for name, found in seen.items()}
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,7 +23,7 @@ import psycopg
 
 from outbox_bench.arena import Arena, Connection, Place, arena, counting_statements
 from outbox_bench.children import Child
-from outbox_bench.figures import Figures, machine, ratio, tidy
+from outbox_bench.figures import Figures, Said, machine, ratio, tidy
 from outbox_bench.noop import QUEUE
 from outbox_bench.orders import DispatchNoop, Ready
 from outbox_bench.store import DRAIN_S_MAX, handle, pause, resume, settle
@@ -92,7 +92,7 @@ class Seen:
     claims: Claims | None
 
 
-def measure(options: Options, said: Callable[[str], None]) -> Figures:
+def measure(options: Options, said: Said) -> Figures:
     """Return the figures. `series` holds the points of each plot."""
     with arena(options.url, settings=counting_statements()) as server:
         found: dict[str, Figures] = {}

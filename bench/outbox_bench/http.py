@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from outbox_bench.arena import Place, arena
 from outbox_bench.children import Child
-from outbox_bench.figures import Figures, Round, interleaved, machine, ratio
+from outbox_bench.figures import Figures, Round, Said, interleaved, machine, ratio
 from outbox_bench.orders import Load, Loaded, Ready, Serve
 from outbox_bench.usage import cpu_s, us_per
 
@@ -33,7 +32,7 @@ class Options:
     url: str | None = None
 
 
-def measure(options: Options, said: Callable[[str], None]) -> Figures:
+def measure(options: Options, said: Said) -> Figures:
     """Return the figures."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(arena(options.url))

@@ -30,7 +30,7 @@ import psycopg
 from outbox.message import uuid7
 from outbox_bench.arena import Connection, Place, arena, counting_statements
 from outbox_bench.children import Child, first_told
-from outbox_bench.figures import Figures, machine, quantile, tidy
+from outbox_bench.figures import Figures, Said, machine, quantile, tidy
 from outbox_bench.http import ADMIN_KEY, free_port
 from outbox_bench.noop import QUEUE
 from outbox_bench.orders import DispatchNoop, Ready, Serve, Stamp
@@ -61,7 +61,7 @@ class Options:
     url: str | None = None
 
 
-def measure(options: Options, said: Callable[[str], None]) -> Figures:
+def measure(options: Options, said: Said) -> Figures:
     """Return the figures."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(arena(options.url, settings=counting_statements()))

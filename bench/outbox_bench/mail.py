@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from outbox_bench import channels
 from outbox_bench.channels import Options
-from outbox_bench.figures import Figures
+from outbox_bench.figures import Figures, Said
 
 __all__ = ["Options", "measure"]
 
 
-def measure(options: Options, said: Callable[[str], None]) -> Figures:
+def measure(options: Options, said: Said) -> Figures:
     """Return the figures."""
     return channels.measure("email", options, said)

@@ -7,13 +7,12 @@ itself, whose jobs go one after the other.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from outbox_bench.arena import Arena, Connection, Place, arena
 from outbox_bench.children import Child
-from outbox_bench.figures import Figures, Round, interleaved, machine, ratio
+from outbox_bench.figures import Figures, Round, Said, interleaved, machine, ratio
 from outbox_bench.noop import QUEUE
 from outbox_bench.orders import DispatchNoop, Ready
 from outbox_bench.store import DRAIN_S_MAX, FILL_JOBS, POLL_S, handle, pause, resume, settle
@@ -41,7 +40,7 @@ class Options:
     url: str | None = None
 
 
-def measure(options: Options, said: Callable[[str], None]) -> Figures:
+def measure(options: Options, said: Said) -> Figures:
     """Return the rates, and the ratio with followers to without."""
     alone = partial(_fill, jobs=options.jobs)
     with (

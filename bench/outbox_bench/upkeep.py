@@ -16,7 +16,7 @@ from functools import partial
 
 from outbox_bench.arena import Arena, Connection, Place, arena
 from outbox_bench.children import Child
-from outbox_bench.figures import Figures, Round, interleaved, machine, quantile, ratio
+from outbox_bench.figures import Figures, Round, Said, interleaved, machine, quantile, ratio
 from outbox_bench.noop import QUEUE
 from outbox_bench.orders import DispatchNoop, Ready
 from outbox_bench.store import fill_noop, resume, settle, until_empty, until_none
@@ -63,7 +63,7 @@ class Options:
     url: str | None = None
 
 
-def measure(options: Options, said: Callable[[str], None]) -> Figures:
+def measure(options: Options, said: Said) -> Figures:
     """Return the figures."""
     with (
         arena(options.url) as place,

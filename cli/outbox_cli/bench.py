@@ -7,16 +7,19 @@ What the figures mean is told in bench/README.md.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from outbox_cli.exits import say
 from outbox_cli.groups import Json, group
 from outbox_cli.shown import print_fields, print_json
+
+if TYPE_CHECKING:
+    from outbox_bench.figures import Said
 
 app = group()
 
@@ -52,7 +55,9 @@ def drain(
 
     counts = _counts(processes, "--processes")
     options = Options(jobs=jobs, rounds=rounds, processes=counts, waiting=waiting, url=url)
-    _show(measure(options, _said), json)
+    with _watching() as said:
+        figures = measure(options, said)
+    _show(figures, json)
 
 
 @app.command("enqueue")
@@ -71,7 +76,9 @@ def enqueue(
     options = Options(
         seconds=seconds, rounds=rounds, batch=batch, singles=singles, batches=batches, url=url
     )
-    _show(measure(options, _said), json)
+    with _watching() as said:
+        figures = measure(options, said)
+    _show(figures, json)
 
 
 @app.command("http")
@@ -95,7 +102,9 @@ def http(
         batch_connections=batch_connections,
         url=url,
     )
-    _show(measure(options, _said), json)
+    with _watching() as said:
+        figures = measure(options, said)
+    _show(figures, json)
 
 
 @app.command("latency")
@@ -112,7 +121,9 @@ def latency(
     from outbox_bench.latency import Options, measure
 
     options = Options(samples=samples, idle_s=idle_s, processes=processes, url=url)
-    _show(measure(options, _said), json)
+    with _watching() as said:
+        figures = measure(options, said)
+    _show(figures, json)
 
 
 @app.command("fairness")
@@ -133,7 +144,9 @@ def fairness(
     options = Options(
         tenants=tenants, noisy=noisy, backlog=backlog, seconds=seconds, rounds=rounds, url=url
     )
-    _show(measure(options, _said), json)
+    with _watching() as said:
+        figures = measure(options, said)
+    _show(figures, json)
 
 
 Jobs = Annotated[int, typer.Option(min=1, help="Jobs in the backlog.")]
@@ -156,7 +169,9 @@ def mail(
     options = Options(
         jobs=jobs, rounds=rounds, processes=processes, concurrency=concurrency, url=url
     )
-    _show(measure(options, _said), json)
+    with _watching() as said:
+        figures = measure(options, said)
+    _show(figures, json)
 
 
 @app.command("webhook")
@@ -174,7 +189,9 @@ def webhook(
     options = Options(
         jobs=jobs, rounds=rounds, processes=processes, concurrency=concurrency, url=url
     )
-    _show(measure(options, _said), json)
+    with _watching() as said:
+        figures = measure(options, said)
+    _show(figures, json)
 
 
 @app.command("ordering")
@@ -191,7 +208,9 @@ def ordering(
     from outbox_bench.ordering import Options, measure
 
     options = Options(jobs=jobs, followers=followers, rounds=rounds, url=url)
-    _show(measure(options, _said), json)
+    with _watching() as said:
+        figures = measure(options, said)
+    _show(figures, json)
 
 
 @app.command("upkeep")
@@ -211,7 +230,9 @@ def upkeep(
     from outbox_bench.upkeep import Options, measure
 
     options = Options(jobs=jobs, rounds=rounds, over_age=over_age, past_jobs=past_jobs, url=url)
-    _show(measure(options, _said), json)
+    with _watching() as said:
+        figures = measure(options, said)
+    _show(figures, json)
 
 
 @app.command("flat")
@@ -230,7 +251,9 @@ def flat(
 
     counts = _counts(backlogs, "--backlogs")
     options = Options(backlogs=counts, ahead=ahead, pinned=pinned, sample=sample, url=url)
-    _show(measure(options, _said), json)
+    with _watching() as said:
+        figures = measure(options, said)
+    _show(figures, json)
 
 
 def _counts(text: str, option: str) -> tuple[int, ...]:
@@ -244,10 +267,31 @@ def _counts(text: str, option: str) -> tuple[int, ...]:
     return counts
 
 
-def _said(line: str) -> None:
-    """Show progress where somebody may be watching."""
-    if sys.stderr.isatty():
-        say(line)
+@contextlib.contextmanager
+def _watching() -> Iterator[Said]:
+    """Show how far it is where somebody may be watching: on stderr, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda line, *, done=0, total=0: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("measuring", total=None)
+
+        def said(line: str, /, *, done: int = 0, total: int = 0) -> None:
+            bar.console.print(f"outbox: {line}", markup=False, highlight=False)
+            if total:
+                bar.update(task, completed=done, total=total)
+
+        yield said
 
 
 def _show(figures: Mapping[str, object], json: bool) -> None:

@@ -15,12 +15,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 import psycopg
 
 from outbox.config import Config, load_config
 from outbox.errors import StoreUnavailable
 from outbox.store.pool import EVERY_TENANT, Connection, Database
 from outbox_cli.exits import DATABASE, Failure, say
+from outbox_sql import query
 
 if TYPE_CHECKING:
     from outbox.migrate import DatabaseSettings
@@ -95,7 +97,32 @@ def migrate_embedded(config: Config, admin_url: str) -> None:
     from outbox.embedded import SERVICE_ROLE
     from outbox.migrate import migrate
 
-    migrate(admin_url, service_role=SERVICE_ROLE, settings=database_settings(config))
+    with told_of_migration(admin_url):
+        migrate(admin_url, service_role=SERVICE_ROLE, settings=database_settings(config))
+
+
+@contextlib.contextmanager
+def told_of_migration(url: str) -> Iterator[None]:
+    """Have what the block migrates written down, with what was there before and is afterwards."""
+    from outbox.migrate import applied_revisions
+
+    before = sorted(applied_revisions(url))
+    yield
+    after = sorted(applied_revisions(url))
+    if before == after:
+        return
+    detail = {"before": {"revisions": before}, "after": {"revisions": after}, "via": "cli"}
+    with psycopg.connect(url, connect_timeout=5) as connection:
+        connection.execute("set local role outbox_owner")
+        connection.execute(
+            query("operator_action").encode(),
+            {
+                "actor": actor(),
+                "action": "migrate",
+                "tenant": EVERY_TENANT,
+                "detail": msgspec.json.encode(detail).decode(),
+            },
+        )
 
 
 def database_settings(config: Config) -> DatabaseSettings:

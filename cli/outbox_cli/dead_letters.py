@@ -13,6 +13,7 @@ from outbox.store import jobs as jobs_store
 from outbox.store.pool import EVERY_TENANT, Connection, Database
 from outbox.store.replays import ReplayFilter
 from outbox_cli import jobs, replaying
+from outbox_cli.acting import acting, refused
 from outbox_cli.database import actor, in_database, in_transaction, ring
 from outbox_cli.exits import FAILED, Failure
 from outbox_cli.groups import Json, Tenant, group
@@ -173,7 +174,7 @@ def replay(
     if numbers and (by_filter or dry_run or rate is not None or limit is not None or detach):
         raise typer.BadParameter("give numbers, or a filter with its --rate and --limit: not both")
     if numbers:
-        _replay_numbers(numbers, tenant=tenant, json=json)
+        _replay_numbers(numbers, tenant=tenant, why=why, json=json)
     elif by_filter:
         order = replaying.Order(
             wanted=wanted, tenant=tenant, rate_per_s=rate, jobs_max=limit, why=why
@@ -183,7 +184,9 @@ def replay(
         raise typer.BadParameter("which? Give numbers, a filter such as --queue, or --all")
 
 
-def _replay_numbers(numbers: list[int], *, tenant: str | None, json: bool) -> None:
+def _replay_numbers(
+    numbers: list[int], *, tenant: str | None, why: str | None, json: bool
+) -> None:
 
     async def one(database: Database, number: int) -> str:
         async with database.transaction(tenant or EVERY_TENANT) as connection:
@@ -203,7 +206,11 @@ def _replay_numbers(numbers: list[int], *, tenant: str | None, json: bool) -> No
         await ring(database)
         return results
 
-    results = in_database(work)
+    with acting("replay", tenant=tenant, why=why):
+        results = in_database(work)
+    for number, result in results:
+        if result != "retried":
+            refused("replay", tenant=tenant, because=result, detail={"dead_letter_id": number})
     if json:
         print_json([{"dead_letter_id": number, "result": result} for number, result in results])
     else:

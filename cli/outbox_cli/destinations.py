@@ -9,6 +9,7 @@ import typer
 from outbox.store import limits
 from outbox.store.limits import DestinationRow
 from outbox.store.pool import Connection
+from outbox_cli.acting import Why, acting
 from outbox_cli.database import actor, in_transaction
 from outbox_cli.exits import say
 from outbox_cli.groups import Json, group
@@ -53,19 +54,28 @@ def limit(
     name: Name,
     rate: Annotated[float | None, typer.Option(help="A second, over all dispatchers.")] = None,
     burst: Annotated[int | None, typer.Option(help="So many at once after a pause.")] = None,
+    why: Why = None,
     json: Json = False,
 ) -> None:
     """Set a destination's rate for all tenants together; what is left out is no limit."""
-    _set(name, rate, burst, resume=False, json=json)
+    _set(name, rate, burst, resume=False, why=why, json=json)
 
 
 @app.command("resume")
-def resume(name: Name, json: Json = False) -> None:
+def resume(name: Name, why: Why = None, json: Json = False) -> None:
     """End the pause that a destination asked for, and close its breaker; its rate stays."""
-    _set(name, None, None, resume=True, json=json)
+    _set(name, None, None, resume=True, why=why, json=json)
 
 
-def _set(name: str, rate: float | None, burst: int | None, *, resume: bool, json: bool) -> None:
+def _set(
+    name: str,
+    rate: float | None,
+    burst: int | None,
+    *,
+    resume: bool,
+    why: str | None,
+    json: bool,
+) -> None:
     async def work(connection: Connection) -> DestinationRow:
         if resume:
             for row in await limits.list_destinations(connection, name):
@@ -75,7 +85,8 @@ def _set(name: str, rate: float | None, burst: int | None, *, resume: bool, json
         rows = await limits.list_destinations(connection, name)
         return rows[0] if rows else limits.untroubled(name)
 
-    row = in_transaction(work)
+    with acting("resume" if resume else "limit", why=why, destination=name):
+        row = in_transaction(work)
     if json:
         print_json(row)
     elif row.changed_at is None:

@@ -76,6 +76,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     paused_lanes: list[str]
     held_lanes: list[str]
     oldest_waiting_s: float | None
+    shut_destinations: list[str]
     limited_lanes: list[str]
     unserved: list[str]
     dead_letters: int
@@ -261,6 +262,8 @@ def _upkeep(row: Findings) -> Iterator[Check]:
     yield _retention(row)
     if not row.has_autovacuum:
         yield Check("autovacuum", "fault", "is off", "Turn it on: the queue's table needs it.")
+    else:
+        yield Check("autovacuum", "ok", "is on")
     age_s = row.oldest_transaction_s or 0.0
     if age_s > TRANSACTION_S_MAX:
         yield Check(
@@ -317,7 +320,12 @@ def _work(row: Findings) -> Iterator[Check]:
         yield Check("paused", "warning", ", ".join(paused), advice)
     for held in row.held_lanes:
         advice = "Mend what it says; a probe finds out, and the rest follows."
+        if "(ambiguous)" in held:
+            advice = "Nobody tries these: `outbox jobs release`, or `outbox jobs cancel`."
         yield Check("held", "warning", held, advice)
+    for shut in row.shut_destinations:
+        advice = "It goes on by itself; `outbox destinations resume NAME` if it may at once."
+        yield Check("destination", "warning", shut, advice)
     if row.dead_letters:
         advice = "`outbox dead-letters ls`, and replay what can be."
         yield Check("dead letters", "warning", f"{row.dead_letters} not replayed", advice)

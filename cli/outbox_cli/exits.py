@@ -99,6 +99,8 @@ def verdict(error: BaseException) -> tuple[str, int]:
             return "", OK
         case ConfigError():
             return str(error), USAGE
+        case StoreUnavailable() if isinstance(error.__cause__, pg.InsufficientPrivilege):
+            return _of_postgres(error.__cause__)
         case StoreUnavailable():
             return _unavailable(error), DATABASE
         case InvalidJob():

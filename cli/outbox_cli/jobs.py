@@ -14,6 +14,7 @@ from outbox.errors import NotPermitted
 from outbox.message import JobStatus, uuid7
 from outbox.store import jobs as store
 from outbox.store.pool import EVERY_TENANT, Connection, Database
+from outbox_cli.acting import Why, acting, refused
 from outbox_cli.database import actor, in_database, in_transaction, ring
 from outbox_cli.exits import FAILED, Failure, say
 from outbox_cli.groups import Json, Tenant, group
@@ -189,7 +190,10 @@ def cancel(
     campaign: Annotated[str | None, typer.Option()] = None,
     template: Annotated[str | None, typer.Option()] = None,
     tenant: Tenant = None,
-    reason: Annotated[str | None, typer.Option(help="Goes into the history.")] = None,
+    reason: Annotated[
+        str | None,
+        typer.Option("--why", "--reason", help="Goes into the history and the operator log."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
     json: Json = False,
 ) -> None:
@@ -208,11 +212,19 @@ def cancel(
     if by_filter == bool(job_ids):
         raise typer.BadParameter("name jobs, or a filter, and not both")
     if not by_filter:
-        _each(job_ids, tenant, lambda connection, job: _cancel_one(connection, job, reason), json)
+        _each(
+            "cancel",
+            job_ids,
+            tenant,
+            lambda connection, job: _cancel_one(connection, job, reason),
+            reason,
+            json,
+        )
         return
-    counts = in_database(
-        lambda database: _cancel_matching(database, wanted, tenant, reason, dry_run)
-    )
+    with acting("cancel", tenant=tenant, why=reason):
+        counts = in_database(
+            lambda database: _cancel_matching(database, wanted, tenant, reason, dry_run)
+        )
     if json:
         print_json(counts | {"dry_run": dry_run})
         return
@@ -221,39 +233,40 @@ def cancel(
 
 
 @app.command("retry")
-def retry(job_ids: JobIds, tenant: Tenant = None, json: Json = False) -> None:
+def retry(job_ids: JobIds, tenant: Tenant = None, why: Why = None, json: Json = False) -> None:
     """Begin a new series of a failed job."""
 
     async def one(connection: Connection, job: store.FoundJob) -> str:
         return await store.retry(connection, job.id, actor=actor())
 
-    _each(job_ids, tenant, one, json)
+    _each("retry", job_ids, tenant, one, why, json)
 
 
 @app.command("promote")
-def promote(job_ids: JobIds, tenant: Tenant = None, json: Json = False) -> None:
+def promote(job_ids: JobIds, tenant: Tenant = None, why: Why = None, json: Json = False) -> None:
     """Make a job due now, whatever it waits for."""
 
     async def one(connection: Connection, job: store.FoundJob) -> str:
         return await store.promote(connection, job.id, actor=actor())
 
-    _each(job_ids, tenant, one, json)
+    _each("promote", job_ids, tenant, one, why, json)
 
 
 @app.command("release")
-def release(job_ids: JobIds, tenant: Tenant = None, json: Json = False) -> None:
+def release(job_ids: JobIds, tenant: Tenant = None, why: Why = None, json: Json = False) -> None:
     """Send a job that is held because it may have been delivered already."""
 
     async def one(connection: Connection, job: store.FoundJob) -> str:
         return await store.release(connection, job.id, actor=actor())
 
-    _each(job_ids, tenant, one, json)
+    _each("release", job_ids, tenant, one, why, json)
 
 
 @app.command("resend")
 def resend(
     job_id: Annotated[UUID, typer.Argument(metavar="JOB_ID")],
     tenant: Tenant = None,
+    why: Why = None,
     json: Json = False,
 ) -> None:
     """Make a new job like one that was sent."""
@@ -280,7 +293,8 @@ def resend(
         await ring(database)
         return result
 
-    result = in_database(work)
+    with acting("resend", tenant=tenant, why=why, job_id=str(job_id)):
+        result = in_database(work)
     if json:
         print_json({"job_id": result.job_id, "status": result.status, "resend_of": job_id})
     else:
@@ -300,9 +314,11 @@ async def find(connection: Connection, job_id: UUID, tenant: str | None) -> stor
 
 
 def _each(
+    action: str,
     job_ids: list[UUID],
     tenant: str | None,
     act: Callable[[Connection, store.FoundJob], Awaitable[str]],
+    why: str | None,
     json: bool,
 ) -> None:
     """Do something to each job, in a transaction of its own; exit 1 unless it worked for all."""
@@ -319,7 +335,11 @@ def _each(
         await ring(database)
         return results
 
-    results = in_database(work)
+    with acting(action, tenant=tenant, why=why):
+        results = in_database(work)
+    for job_id, result in results:
+        if result not in SETTLED:
+            refused(action, tenant=tenant, because=result, detail={"job_id": str(job_id)})
     if json:
         print_json([{"job_id": job_id, "result": result} for job_id, result in results])
     else:

@@ -11,6 +11,7 @@ import typer
 from outbox.message import Mode
 from outbox.store import catalog
 from outbox.store.pool import Connection
+from outbox_cli.acting import Why, acting
 from outbox_cli.database import actor, in_transaction
 from outbox_cli.exits import Failure
 from outbox_cli.groups import Json, Tenant, group
@@ -38,6 +39,7 @@ def create(
     test: Annotated[
         bool, typer.Option("--test", help="What it hands in goes to the sink alone.")
     ] = False,
+    why: Why = None,
     json: Json = False,
 ) -> None:
     """Make a key and print it: it is shown this once."""
@@ -67,11 +69,12 @@ def create(
         )
         detail = {"key_id": str(made.key_id), "name": name, "scopes": scopes}
         await catalog.note_action(
-            connection, actor=actor(), action="create key", tenant=tenant, detail=detail
+            connection, actor=actor(), action="key.create", tenant=tenant, detail=detail
         )
         return made
 
-    made = in_transaction(work, make=True)
+    with acting("key.create", tenant=tenant, why=why):
+        made = in_transaction(work, make=True)
     if json:
         print_json({"key": key} | as_object(made))
     else:
@@ -124,6 +127,7 @@ def ls(tenant: Tenant = None, json: Json = False) -> None:
 @app.command("revoke")
 def revoke(
     key_id: Annotated[UUID, typer.Argument(metavar="ID", help="As `keys ls` shows it.")],
+    why: Why = None,
     json: Json = False,
 ) -> None:
     """End a key; within a second nobody takes it any more."""
@@ -134,14 +138,15 @@ def revoke(
             await catalog.note_action(
                 connection,
                 actor=actor(),
-                action="revoke key",
+                action="key.revoke",
                 tenant=revoked.tenant_id,
                 detail={"key_id": str(key_id), "name": revoked.name},
             )
         return revoked
 
-    revoked = in_transaction(work)
-    if revoked is None:
-        raise Failure(f"There is no key {key_id}.")
+    with acting("key.revoke", why=why, key_id=str(key_id)):
+        revoked = in_transaction(work)
+        if revoked is None:
+            raise Failure(f"There is no key {key_id}.")
     if json:
         print_json(as_object(revoked))

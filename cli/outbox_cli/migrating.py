@@ -13,7 +13,13 @@ import typer
 from outbox.config import Config
 from outbox.errors import ConfigError, StoreUnavailable
 from outbox.migrate import Phase
-from outbox_cli.database import database_settings, first_line, open_place, settings
+from outbox_cli.database import (
+    database_settings,
+    first_line,
+    open_place,
+    settings,
+    told_of_migration,
+)
 from outbox_cli.exits import FAILED, Failure, say
 
 WAIT_S_MAX = 86_400
@@ -125,9 +131,10 @@ def _migrate(url: str, *, service_role: str | None, config: Config, phase: Phase
     from outbox.migrate import migrate as migrate_schema
 
     try:
-        migrate_schema(
-            url, service_role=service_role, settings=database_settings(config), phase=phase
-        )
+        with told_of_migration(url):
+            migrate_schema(
+                url, service_role=service_role, settings=database_settings(config), phase=phase
+            )
     except (sqlalchemy.exc.DBAPIError, psycopg.DatabaseError) as error:
         cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
         told = first_line(cause or error)

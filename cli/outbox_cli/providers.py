@@ -7,6 +7,7 @@ from outbox.sealing import Keyring
 from outbox.store import catalog, endpoints, providers
 from outbox.store.pool import EVERY_TENANT, Connection
 from outbox.store.providers import StoredProvider
+from outbox_cli.acting import Why, acting
 from outbox_cli.database import actor, in_transaction, settings
 from outbox_cli.exits import Failure
 from outbox_cli.groups import Json, Tenant, group
@@ -36,7 +37,7 @@ def ls(tenant: Tenant = None, json: Json = False) -> None:
 
 
 @app.command("reencrypt")
-def reencrypt(json: Json = False) -> None:
+def reencrypt(why: Why = None, json: Json = False) -> None:
     """Encrypt all secrets under the first key of OUTBOX_SECRET_KEY, so that older ones can go."""
     keyring = Keyring(settings().secret_key)
     if not keyring:
@@ -55,7 +56,8 @@ def reencrypt(json: Json = False) -> None:
         )
         return count, [str(each) for each in closed]
 
-    count, closed = in_transaction(work)
+    with acting("reencrypt", why=why):
+        count, closed = in_transaction(work)
     if json:
         print_json({"reencrypted": count, "unreadable": closed, "key_id": keyring.newest})
     else:

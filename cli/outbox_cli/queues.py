@@ -13,6 +13,7 @@ from outbox.store import limits
 from outbox.store import queues as store
 from outbox.store.pool import EVERY_TENANT, Connection, Database
 from outbox.telemetry import quantile_s
+from outbox_cli.acting import Why, acting
 from outbox_cli.database import actor, in_database, in_transaction
 from outbox_cli.exits import FAILED, Failure, say
 from outbox_cli.groups import Json, Tenant, group
@@ -75,15 +76,15 @@ def ls(tenant: Tenant = None, json: Json = False) -> None:
 
 
 @app.command("pause")
-def pause(queue: Queue, tenant: Tenant = None, json: Json = False) -> None:
+def pause(queue: Queue, tenant: Tenant = None, why: Why = None, json: Json = False) -> None:
     """Start nothing more in a queue; returns when every live dispatcher has seen it."""
-    _set(queue, tenant, paused=True, json=json)
+    _set(queue, tenant, paused=True, why=why, json=json)
 
 
 @app.command("resume")
-def resume(queue: Queue, tenant: Tenant = None, json: Json = False) -> None:
+def resume(queue: Queue, tenant: Tenant = None, why: Why = None, json: Json = False) -> None:
     """Let a queue go on."""
-    _set(queue, tenant, paused=False, json=json)
+    _set(queue, tenant, paused=False, why=why, json=json)
 
 
 @app.command("clean")
@@ -100,6 +101,7 @@ def clean(
         int | None, typer.Option(min=0, max=1_000_000, help="Keep so many of the newest.")
     ] = None,
     tenant: Tenant = None,
+    why: Why = None,
     json: Json = False,
 ) -> None:
     """Delete ended jobs with their history and keys, the oldest first. Dead letters stay."""
@@ -116,7 +118,8 @@ def clean(
             keep_last=keep_last,
         )
 
-    deleted = in_transaction(work, tenant=tenant)
+    with acting("clean", tenant=tenant, why=why, queue=queue):
+        deleted = in_transaction(work, tenant=tenant)
     if json:
         print_json({"queue": queue, "tenant_id": tenant, "deleted": deleted})
     else:
@@ -146,6 +149,7 @@ def limit(
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Claimed a second, over all.")] = None,
     burst: Annotated[int | None, typer.Option(help="So many at once after a pause.")] = None,
+    why: Why = None,
     json: Json = False,
 ) -> None:
     """Set all limits of one tenant's lane; what is left out is no limit."""
@@ -163,7 +167,9 @@ def limit(
         )
         return await limits.show_lane(connection, tenant=tenant, queue=queue)
 
-    _show_lane(in_transaction(work), json=json)
+    with acting("limit", tenant=tenant, why=why, queue=queue):
+        found = in_transaction(work)
+    _show_lane(found, json=json)
 
 
 def _show_lane(found: limits.LaneLimits | None, *, json: bool) -> None:
@@ -176,7 +182,7 @@ def _show_lane(found: limits.LaneLimits | None, *, json: bool) -> None:
         print_fields(as_object(found).items())
 
 
-def _set(queue: str, tenant: str | None, *, paused: bool, json: bool) -> None:
+def _set(queue: str, tenant: str | None, *, paused: bool, why: str | None, json: bool) -> None:
     async def work(database: Database) -> int:
         async with database.transaction(tenant or EVERY_TENANT) as connection:
             await _refuse_unknown(connection, queue, tenant)
@@ -191,7 +197,8 @@ def _set(queue: str, tenant: str | None, *, paused: bool, json: bool) -> None:
                 return unseen
             await asyncio.sleep(SEEN_POLL_S)
 
-    unseen = in_database(work)
+    with acting("pause" if paused else "resume", tenant=tenant, why=why, queue=queue):
+        unseen = in_database(work)
     if json:
         print_json({"queue": queue, "tenant_id": tenant, "paused": paused, "unseen_by": unseen})
     else:

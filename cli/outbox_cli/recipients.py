@@ -10,10 +10,12 @@ import typer
 from outbox.errors import Fault
 from outbox.store import recipients
 from outbox.store.pool import Connection
+from outbox_cli.acting import Why, acting
 from outbox_cli.database import in_transaction
 from outbox_cli.exits import Failure, say
-from outbox_cli.groups import group
+from outbox_cli.groups import Json, group
 from outbox_cli.jsonfile import faults_of, opened, values_in
+from outbox_cli.shown import print_json
 
 RECIPIENTS_MAX = 1_000_000
 
@@ -52,6 +54,8 @@ class Recipient(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 def push(
     file: Annotated[str, typer.Argument(help="One, an array, or NDJSON; `-` is stdin.")],
     tenant: Annotated[str, typer.Option(help="Whose recipients they are.")] = "default",
+    why: Why = None,
+    json: Json = False,
 ) -> None:
     """Put recipients into the directory, all of them or none."""
     people = read_recipients(file)
@@ -59,7 +63,11 @@ def push(
     async def work(connection: Connection) -> int:
         return await put_recipients(connection, people, tenant=tenant)
 
-    new = in_transaction(work, make=True)
+    with acting("recipient.push", tenant=tenant, why=why, recipients=len(people)):
+        new = in_transaction(work, make=True)
+    if json:
+        print_json({"recipients": len(people), "new": new})
+        return
     say(f"{len(people)} recipients, {new} of them new.")
 
 

@@ -16,6 +16,7 @@ import typer
 from outbox.message import uuid7
 from outbox.store import replays as store
 from outbox.store.pool import EVERY_TENANT, Connection, Database
+from outbox_cli.acting import Why, acting
 from outbox_cli.database import actor, in_database, in_transaction
 from outbox_cli.exits import FAILED, Failure, say
 from outbox_cli.groups import Json, Tenant
@@ -68,7 +69,8 @@ def replay(order: Order, *, dry_run: bool, detach: bool, json: bool) -> None:
             return planned, begun
         return planned, await _follow(database, begun, quiet=json)
 
-    planned, run = in_database(work)
+    with acting("replay.begin", tenant=order.tenant, why=order.why):
+        planned, run = in_database(work)
     if json:
         print_json({"plan": planned, "run": None if run is None else _view(run)})
     elif run is None:
@@ -122,7 +124,7 @@ def follow(run_id: RunId, json: Json = False) -> None:
         _say_end(run)
 
 
-def stop(run_id: RunId, json: Json = False) -> None:
+def stop(run_id: RunId, why: Why = None, json: Json = False) -> None:
     """Stop a replay where it is; what was replayed stays so."""
 
     async def work(database: Database) -> tuple[str, store.ReplayRun]:
@@ -130,9 +132,10 @@ def stop(run_id: RunId, json: Json = False) -> None:
             said = await store.stop(connection, run_id, actor=actor())
         return said, await _look(database, run_id)
 
-    said, run = in_database(work)
-    if said == "ended":
-        raise Failure(f"This replay has ended already: it is {run.state}.")
+    with acting("replay.stop", why=why, run_id=str(run_id)):
+        said, run = in_database(work)
+        if said == "ended":
+            raise Failure(f"This replay has ended already: it is {run.state}.")
     if json:
         print_json(_view(run))
     else:

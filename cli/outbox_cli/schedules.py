@@ -11,10 +11,10 @@ import msgspec
 import typer
 
 from outbox.errors import Fault, InvalidJob
-from outbox.store import catalog
 from outbox.store import schedules as store
 from outbox.store.pool import Connection
 from outbox.triggers import BadTrigger, Misfire, Timetable, Trigger
+from outbox_cli.acting import Why, acting
 from outbox_cli.database import actor, in_transaction
 from outbox_cli.exits import Failure, say
 from outbox_cli.groups import Json, Tenant, group
@@ -72,6 +72,7 @@ def put(
     name: Name,
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="JSON, as the API takes it.")],
     tenant: Whose = "default",
+    why: Why = None,
     json: Json = False,
 ) -> None:
     """Make a schedule, or change it whole; one that could never work is refused."""
@@ -113,10 +114,10 @@ def put(
             next_at=next_at,
             actor=actor(),
         )
-        await _note(connection, "schedule.put", tenant, name)
         return row
 
-    row = in_transaction(work, tenant=tenant)
+    with acting("schedule.put", tenant=tenant, why=why, name=name):
+        row = in_transaction(work, tenant=tenant)
     if json:
         print_json(_view(row))
     else:
@@ -124,30 +125,31 @@ def put(
 
 
 @app.command("delete")
-def delete(name: Name, tenant: Whose = "default") -> None:
+def delete(name: Name, tenant: Whose = "default", why: Why = None, json: Json = False) -> None:
     """Forget a schedule; the jobs that it made stay."""
 
     async def work(connection: Connection) -> bool:
-        found = await store.delete(connection, tenant=tenant, name=name)
-        if found:
-            await _note(connection, "schedule.delete", tenant, name)
-        return found
+        return await store.delete(connection, tenant=tenant, name=name)
 
-    if not in_transaction(work, tenant=tenant):
-        raise Failure(f"There is no schedule {name!r} of {tenant}.")
+    with acting("schedule.delete", tenant=tenant, why=why, name=name):
+        if not in_transaction(work, tenant=tenant):
+            raise Failure(f"There is no schedule {name!r} of {tenant}.")
+    if json:
+        print_json({"name": name, "tenant_id": tenant, "deleted": True})
+        return
     say(f"{name} is forgotten.")
 
 
 @app.command("pause")
-def pause(name: Name, tenant: Whose = "default", json: Json = False) -> None:
+def pause(name: Name, tenant: Whose = "default", why: Why = None, json: Json = False) -> None:
     """Fire no more until it is resumed."""
-    _enable(name, tenant, enabled=False, json=json)
+    _enable(name, tenant, enabled=False, why=why, json=json)
 
 
 @app.command("resume")
-def resume(name: Name, tenant: Whose = "default", json: Json = False) -> None:
+def resume(name: Name, tenant: Whose = "default", why: Why = None, json: Json = False) -> None:
     """Go on with the next fire from now."""
-    _enable(name, tenant, enabled=True, json=json)
+    _enable(name, tenant, enabled=True, why=why, json=json)
 
 
 @app.command("preview")
@@ -171,13 +173,12 @@ def preview(
         print_table(("FIRES",), ((fire,) for fire in fires), empty="It fires no more.")
 
 
-def _enable(name: str, tenant: str, *, enabled: bool, json: bool) -> None:
+def _enable(name: str, tenant: str, *, enabled: bool, why: str | None, json: bool) -> None:
     async def work(connection: Connection) -> store.ScheduleRow | None:
         row = await store.show(connection, tenant=tenant, name=name)
         if row is None:
             return None
         trigger = msgspec.json.decode(row.trigger, type=Trigger)
-        await _note(connection, f"schedule.{'resume' if enabled else 'pause'}", tenant, name)
         return await store.enable(
             connection,
             tenant=tenant,
@@ -187,19 +188,15 @@ def _enable(name: str, tenant: str, *, enabled: bool, json: bool) -> None:
             actor=actor(),
         )
 
-    row = in_transaction(work, tenant=tenant)
-    if row is None:
-        raise Failure(f"There is no schedule {name!r} of {tenant}.")
+    action = "schedule.resume" if enabled else "schedule.pause"
+    with acting(action, tenant=tenant, why=why, name=name):
+        row = in_transaction(work, tenant=tenant)
+        if row is None:
+            raise Failure(f"There is no schedule {name!r} of {tenant}.")
     if json:
         print_json(_view(row))
     else:
         say(f"{name} is {'resumed' if enabled else 'paused'}.")
-
-
-async def _note(connection: Connection, action: str, tenant: str, name: str) -> None:
-    await catalog.note_action(
-        connection, actor=actor(), action=action, tenant=tenant, detail={"name": name}
-    )
 
 
 def _view(row: store.ScheduleRow) -> dict[str, object]:

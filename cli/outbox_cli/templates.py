@@ -28,6 +28,7 @@ from outbox.render import (
 from outbox.render import Problem as TemplateProblem
 from outbox.store import catalog
 from outbox.store.pool import Connection
+from outbox_cli.acting import Why, acting
 from outbox_cli.database import actor, in_transaction
 from outbox_cli.exits import FAILED, FAULTS_SHOWN_MAX, Failure, say
 from outbox_cli.groups import Json, Tenant, group
@@ -79,6 +80,7 @@ def push(
     force: Annotated[
         bool, typer.Option("--force", help="Store what recent payloads cannot be rendered with.")
     ] = False,
+    why: Why = None,
     json: Json = False,
 ) -> None:
     """Make new versions of the templates in a folder, of all that changed, or of none.
@@ -86,14 +88,15 @@ def push(
     All locales are rendered with the newest real payloads first.
     """
     found = list(read_folder(folder))
-    refuse_broken(found)
-    if not force:
-        refuse_unfit(found, tenant=tenant)
 
     async def work(connection: Connection) -> list[tuple[Pushed, int, bool]]:
         return await put_templates(connection, found, tenant=tenant, by=actor())
 
-    stored = in_transaction(work, make=True)
+    with acting("template.push", tenant=tenant, why=why):
+        refuse_broken(found)
+        if not force:
+            refuse_unfit(found, tenant=tenant)
+        stored = in_transaction(work, make=True)
     rows = [(item.name, version, new) for item, version, new in stored]
     if json:
         print_json([{"template": n, "version": v, "new_version": new} for n, v, new in rows])

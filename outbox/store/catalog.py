@@ -227,6 +227,22 @@ async def note_action(
     )
 
 
+async def note_unless_told(
+    connection: Connection, *, actor: str, action: str, tenant: str, detail: object
+) -> None:
+    """Write it down, unless this transaction has changed nothing, or has said so itself."""
+    await execute(
+        connection,
+        "operator_note",
+        {
+            "actor": actor,
+            "action": action,
+            "tenant": tenant,
+            "detail": msgspec.json.encode(detail).decode(),
+        },
+    )
+
+
 async def list_tenants(connection: Connection, *, tenant: str | None) -> list[Tenant]:
     """Return the tenants that were set up."""
     rows = await fetch(connection, TenantRow, "tenant_list", {"tenant": tenant})

@@ -36,6 +36,8 @@ BEFORE_COMMIT: ContextVar[Callable[[Connection], Awaitable[object]] | None] = Co
     "BEFORE_COMMIT", default=None
 )
 """What transactions do last: who acts, writes down what they did, or it is not done."""
+REASON: ContextVar[str] = ContextVar("REASON", default="")
+"""Why whoever acts does so: it goes into the log with what they do."""
 TEST_MODE: ContextVar[bool] = ContextVar("TEST_MODE", default=False)
 """Whether whoever acts has a test key: sees test jobs alone, and makes no other."""
 DOWN_PAUSE_S = 0.2
@@ -46,7 +48,7 @@ RECONNECT_S = 0.25
 _BEGIN = sql.SQL(
     "begin{mode}; select set_config('role', 'outbox_api', true),"
     " set_config('outbox.tenant', {tenant}, true), set_config('outbox.mode', {job_mode}, true),"
-    " set_config('timezone', 'UTC', true),"
+    " set_config('outbox.reason', {reason}, true), set_config('timezone', 'UTC', true),"
     " set_config('lock_timeout', {lock_ms}, true),"
     " set_config('statement_timeout', {statement_ms}, true)"
 )
@@ -162,6 +164,7 @@ class Database:
         statement = _BEGIN.format(
             mode=sql.SQL(" read only" if read_only else ""),
             tenant=sql.Literal(tenant),
+            reason=sql.Literal(REASON.get()),
             job_mode=sql.Literal("test" if TEST_MODE.get() else ""),
             lock_ms=sql.Literal(str(int(self._lock_s_max * 1000))),
             statement_ms=sql.Literal(str(int(self._statement_s_max * 1000))),

@@ -222,7 +222,8 @@ declare
 begin
     return query
     with wanted as materialized (
-        select e.id, e.claimed_by from outbox.entry as e
+        select e.id, e.claimed_by, outbox.live_status(e.claimed_by, e.available_at, e.waits) as status
+        from outbox.entry as e
         where e.id = any(ids)
           and exists (select from outbox.job as j where j.id = e.id and outbox.acts_for(j.tenant_id))
         order by e.id for update
@@ -252,8 +253,12 @@ begin
         returning i.id
     ), logged as (
         insert into outbox.operator_action (actor, action, tenant_id, id, detail)
-        select actor, 'cancel', j.tenant_id, w.id, jsonb_strip_nulls(jsonb_build_object('reason', reason))
-        from (select w.id from wanted as w union all select r.id from released as r) as w
+        select actor, 'cancel', j.tenant_id, w.id, jsonb_strip_nulls(jsonb_build_object('reason', reason,
+            'before', jsonb_build_object('status', w.status),
+            'after', jsonb_build_object('status', w.becomes)))
+        from (select w.id, w.status, case when w.claimed_by is null then 'cancelled' else 'cancelled after its attempt' end as becomes
+              from wanted as w
+              union all select r.id, 'failed, keeping back', 'failed' from released as r) as w
         cross join lateral (select j.tenant_id from outbox.job as j where j.id = w.id offset 0) as j
     )
     select i.id, case when g.id is not null then 'cancelled' when m.id is not null then 'processing'
@@ -567,6 +572,10 @@ begin
     perform pg_notify('outbox_bell', 'destinations');
 end
 $$;
+
+CREATE FUNCTION outbox.differing(one jsonb, other jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN ((one IS NULL) OR (other IS NULL)) THEN one ELSE (SELECT COALESCE(jsonb_object_agg(k.key, k.value), '{}'::jsonb) AS "coalesce" FROM jsonb_each(differing.one) k(key, value) WHERE ((differing.other -> k.key) IS DISTINCT FROM k.value)) END;
 
 CREATE FUNCTION outbox.drop_keys(compared outbox.compared[], refused integer[]) RETURNS void
     LANGUAGE plpgsql
@@ -1048,6 +1057,25 @@ begin
         expanded := expanded || p;
     end loop;
     return expanded;
+end
+$$;
+
+CREATE FUNCTION outbox.fill_in_action() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+declare
+    noted text := current_setting('outbox.changes', true);
+    why text := current_setting('outbox.reason', true);
+begin
+    if noted <> '' then
+        new.detail := case when jsonb_array_length(noted::jsonb) = 1 then (noted::jsonb -> 0) - 'what'
+                           else jsonb_build_object('changes', noted::jsonb) end || new.detail;
+        perform set_config('outbox.changes', '', true);
+    end if;
+    if why <> '' and new.detail -> 'reason' is null then
+        new.detail := new.detail || jsonb_build_object('reason', why);
+    end if;
+    return new;
 end
 $$;
 
@@ -1591,6 +1619,26 @@ CREATE FUNCTION outbox.next_version() RETURNS bigint
     LANGUAGE sql
     AS $$ update outbox.control set version = version + 1 returning version $$;
 
+CREATE FUNCTION outbox.note_change() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+declare
+    was jsonb := case when tg_op <> 'INSERT' then outbox.told_of(tg_table_name, to_jsonb(old)) end;
+    is_now jsonb := case when tg_op <> 'DELETE' then outbox.told_of(tg_table_name, to_jsonb(new)) end;
+    noted jsonb := coalesce(nullif(current_setting('outbox.changes', true), ''), '[]')::jsonb;
+begin
+    if was is not distinct from is_now or jsonb_array_length(noted) >= 50 then
+        return null;
+    end if;
+    if tg_table_name = 'template' and tg_op = 'INSERT' and (is_now ->> 'version')::int > 1 then
+        was := jsonb_build_object('version', (is_now ->> 'version')::int - 1);  -- which is kept
+    end if;
+    perform set_config('outbox.changes', (noted || jsonb_build_object(
+        'what', tg_table_name, 'before', outbox.differing(was, is_now), 'after', outbox.differing(is_now, was)))::text, true);
+    return null;
+end
+$$;
+
 CREATE TABLE outbox.delivery (
     id bigint NOT NULL,
     started_at timestamp with time zone,
@@ -1747,7 +1795,9 @@ begin
     end if;
     update outbox.entry as x set available_at = clock_timestamp(), waits = 0 where x.id = wanted;
     insert into outbox.operator_action (actor, action, tenant_id, id, detail)
-    select actor, 'promote', j.tenant_id, wanted, jsonb_build_object('series', e.series, 'was_due_at', e.available_at)
+    select actor, 'promote', j.tenant_id, wanted, jsonb_build_object('series', e.series,
+        'before', jsonb_build_object('status', outbox.live_status(null, e.available_at, e.waits), 'due_at', e.available_at),
+        'after', jsonb_build_object('status', 'pending'))
     from outbox.job as j where j.id = wanted;
     return 'promoted';
 end
@@ -2318,7 +2368,9 @@ begin
     update outbox.entry as x
     set lane_id = outbox.lane_of(e.tenant_id, e.queue, case when e.test then 'test' else '' end), available_at = clock_timestamp(), waits = 0
     where x.id = wanted;
-    insert into outbox.operator_action (actor, action, tenant_id, id) values (actor, 'release', e.tenant_id, wanted);
+    insert into outbox.operator_action (actor, action, tenant_id, id, detail)
+    values (actor, 'release', e.tenant_id, wanted,
+            '{"before": {"status": "held"}, "after": {"status": "pending"}}');
     return 'released';
 end
 $$;
@@ -2498,7 +2550,8 @@ begin
     insert into outbox.stat_second (at, lane_id, ids, lease_nos)
     values (date_trunc('second', clock_timestamp()), abs(lane), array[wanted], array[-last.lease_no]);
     insert into outbox.operator_action (actor, action, tenant_id, id, detail)
-    values (actor, action, j.tenant_id, wanted, note || jsonb_build_object('series', last.series + 1));
+    values (actor, action, j.tenant_id, wanted, note || jsonb_build_object('series', last.series + 1,
+        'before', jsonb_build_object('status', 'failed'), 'after', jsonb_build_object('status', 'pending')));
     return 'retried';
 end
 $$;
@@ -2562,6 +2615,8 @@ CREATE FUNCTION outbox.set_destination(wanted text, to_rate_per_s double precisi
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
+declare
+    was jsonb;
 begin
     if not outbox.acts_for('*') then
         raise exception using errcode = 'OBX03', detail = '[]', message = 'a destination needs a service-wide key';
@@ -2571,6 +2626,9 @@ begin
         raise exception using errcode = 'OBX01', message = 'name must be host:NAME, endpoint:ID or provider:NAME',
             detail = '[{"pointer": "/path/name", "message": "must be host:NAME, endpoint:ID or provider:NAME"}]';
     end if;
+    select jsonb_build_object('rate_per_s', d.rate_per_s, 'burst', d.burst, 'paused_until', d.paused_until,
+                              'open_until', d.open_until) into was
+    from outbox.destination as d where d.name = wanted;
     insert into outbox.destination as d (name, rate_per_s, burst) values (wanted, to_rate_per_s, to_burst)
     on conflict (name) do update
     set rate_per_s = excluded.rate_per_s, burst = excluded.burst, changed_at = clock_timestamp();
@@ -2583,7 +2641,10 @@ begin
     perform outbox.prune_destinations();
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, case when resume then 'resume' else 'limit' end, '*',
-            jsonb_build_object('destination', wanted, 'rate_per_s', to_rate_per_s, 'burst', to_burst));
+            jsonb_build_object('destination', wanted, 'before', was, 'after', jsonb_build_object(
+                'rate_per_s', to_rate_per_s, 'burst', to_burst,
+                'paused_until', case when not resume then was -> 'paused_until' end,
+                'open_until', case when not resume then was -> 'open_until' end)));
     perform outbox.destinations_changed();
 end
 $_$;
@@ -2595,19 +2656,24 @@ CREATE FUNCTION outbox.set_lane_limits(for_tenant text, for_queue text, to_weigh
 declare
     now_version bigint := outbox.next_version();
     lane int;
+    was jsonb;
 begin
     if not outbox.acts_for(for_tenant) then
         raise exception using errcode = 'OBX03', detail = '[]', message = 'another tenant''s lane needs a service-wide key';
     end if;
     perform outbox.check_limits(to_weight, to_concurrency_max, to_rate_per_s, to_burst);
     lane := outbox.lane_of(for_tenant, for_queue);
+    select jsonb_build_object('weight', l.weight, 'concurrency_max', l.concurrency_max, 'rate_per_s', l.rate_per_s,
+                              'burst', l.burst) into was
+    from outbox.lane as l where l.lane_id = lane for update;
     update outbox.lane as l
     set weight = to_weight, concurrency_max = to_concurrency_max, rate_per_s = to_rate_per_s, burst = to_burst,
         version = now_version
     where l.lane_id = lane;
     insert into outbox.operator_action (actor, action, tenant_id, detail)
-    values (actor, 'limit', for_tenant, jsonb_build_object('queue', for_queue, 'weight', to_weight,
-        'concurrency_max', to_concurrency_max, 'rate_per_s', to_rate_per_s, 'burst', to_burst));
+    values (actor, 'limit', for_tenant, jsonb_build_object('queue', for_queue, 'before', was, 'after',
+        jsonb_build_object('weight', to_weight, 'concurrency_max', to_concurrency_max, 'rate_per_s', to_rate_per_s,
+                           'burst', to_burst)));
     perform pg_notify('outbox_bell', 'control');
     return now_version;
 end
@@ -2619,6 +2685,10 @@ CREATE FUNCTION outbox.set_paused(for_queue text, for_tenant text, paused boolea
     AS $$
 declare
     now_version bigint := outbox.next_version();
+    was_paused boolean := case when for_tenant is null
+        then exists (select from outbox.queue_pause as q where q.queue = for_queue)
+        else exists (select from outbox.lane as l where l.queue = for_queue and l.tenant_id = for_tenant
+                       and l.scope = '' and l.paused_at is not null) end;
 begin
     if not outbox.acts_for(coalesce(for_tenant, '*')) then
         raise exception using errcode = 'OBX03', detail = '[]',
@@ -2638,7 +2708,8 @@ begin
     where l.queue = for_queue and (for_tenant is null or l.tenant_id = for_tenant);
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, case when paused then 'pause' else 'resume' end, coalesce(for_tenant, '*'),
-            jsonb_strip_nulls(jsonb_build_object('queue', for_queue, 'reason', reason)));
+            jsonb_strip_nulls(jsonb_build_object('queue', for_queue, 'reason', reason,
+                'before', jsonb_build_object('paused', was_paused), 'after', jsonb_build_object('paused', paused))));
     perform pg_notify('outbox_bell', 'control');
     return now_version;
 end
@@ -2801,7 +2872,8 @@ begin
     update outbox.replay_run as x set state = 'stopped', ended_at = clock_timestamp(), stopped_by = actor
     where x.run_id = wanted;
     insert into outbox.operator_action (actor, action, tenant_id, detail)
-    values (actor, 'replay.stop', r.tenant_id, jsonb_build_object('run_id', wanted, 'replayed', r.replayed));
+    values (actor, 'replay.stop', r.tenant_id, jsonb_build_object('run_id', wanted, 'replayed', r.replayed,
+            'before', jsonb_build_object('state', 'running'), 'after', jsonb_build_object('state', 'stopped')));
     return 'stopped';
 end
 $$;
@@ -3066,6 +3138,10 @@ CREATE FUNCTION outbox.tokens_now(bucket text, rate_per_s double precision, burs
               (select b.tokens + rate_per_s * greatest(extract(epoch from clock_timestamp() - b.filled_at)::float8, 0)
                from outbox.bucket as b where b.name = bucket), 'infinity'))
           where rate_per_s is not null $$;
+
+CREATE FUNCTION outbox.told_of(of_table text, content jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (content IS NOT NULL) THEN (((((content - ARRAY['tenant_id'::text, 'created_at'::text, 'updated_at'::text, 'created_by'::text, 'updated_by'::text, 'provider_id'::text, 'endpoint_id'::text, 'rule_id'::text, 'schedule_id'::text, 'key_id'::text, 'last_used_at'::text, 'next_at'::text, 'fired_at'::text, 'last_job_id'::text, 'last_error'::text, 'last_error_at'::text, 'fires'::text, 'missed'::text, 'credentials'::text, 'secrets'::text, 'key_sha256'::text, 'body_text'::text, 'body_html'::text, 'schema'::text, 'job'::text]) || CASE WHEN ((content ->> 'url'::text) IS NOT NULL) THEN jsonb_build_object('url', ("substring"((content ->> 'url'::text), '^[a-z]+://'::text) || "substring"((content ->> 'url'::text), '^[a-z]+://(?:[^/@?#]*@)?([^/?#]*)'::text))) ELSE '{}'::jsonb END) || CASE WHEN (jsonb_typeof((content -> 'config'::text)) = 'object'::text) THEN jsonb_build_object('config', (regexp_replace((content ->> 'config'::text), '://[^/@"]*@'::text, '://***@'::text, 'g'::text))::jsonb) ELSE '{}'::jsonb END) || CASE WHEN (((content ->> 'credentials'::text) IS NOT NULL) OR ((content ->> 'secrets'::text) IS NOT NULL)) THEN jsonb_build_object('secret', "left"(encode(sha256(convert_to((COALESCE((content ->> 'credentials'::text), ''::text) || COALESCE((content ->> 'secrets'::text), ''::text)), 'UTF8'::name)), 'hex'::text), 8)) ELSE '{}'::jsonb END) || CASE WHEN ((of_table = 'schedule'::text) AND ((content -> 'job'::text) <> 'null'::jsonb)) THEN jsonb_build_object('job', "left"(encode(sha256(convert_to((content ->> 'job'::text), 'UTF8'::name)), 'hex'::text), 8)) ELSE '{}'::jsonb END) ELSE NULL::jsonb END;
 
 CREATE FUNCTION outbox.unknown_faults(rest jsonb) RETURNS outbox.fault[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -4691,11 +4767,27 @@ CREATE TRIGGER catalog_changed AFTER INSERT OR DELETE OR UPDATE ON outbox.provid
 
 CREATE TRIGGER catalog_changed AFTER DELETE OR UPDATE ON outbox.tenant FOR EACH STATEMENT EXECUTE FUNCTION outbox.catalog_changed();
 
+CREATE TRIGGER fill_in BEFORE INSERT ON outbox.operator_action FOR EACH ROW EXECUTE FUNCTION outbox.fill_in_action();
+
 CREATE TRIGGER head_ended AFTER DELETE ON outbox.entry FOR EACH ROW WHEN (((old.ordering_id IS NOT NULL) AND (old.lane_id > 0))) EXECUTE FUNCTION outbox.head_ended();
 
 CREATE TRIGGER make_lanes AFTER INSERT ON outbox.handler FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_lanes();
 
 CREATE TRIGGER make_lanes AFTER INSERT ON outbox.tenant FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_lanes();
+
+CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.api_key FOR EACH ROW EXECUTE FUNCTION outbox.note_change();
+
+CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.endpoint FOR EACH ROW EXECUTE FUNCTION outbox.note_change();
+
+CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.provider FOR EACH ROW EXECUTE FUNCTION outbox.note_change();
+
+CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.rule FOR EACH ROW EXECUTE FUNCTION outbox.note_change();
+
+CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.schedule FOR EACH ROW EXECUTE FUNCTION outbox.note_change();
+
+CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.template FOR EACH ROW EXECUTE FUNCTION outbox.note_change();
+
+CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.tenant FOR EACH ROW EXECUTE FUNCTION outbox.note_change();
 
 ALTER TABLE outbox.alert ENABLE ROW LEVEL SECURITY;
 
@@ -5005,6 +5097,10 @@ GRANT ALL ON FUNCTION outbox.depth_faults(job jsonb) TO outbox_dispatcher;
 REVOKE ALL ON FUNCTION outbox.destinations_changed() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.destinations_changed() TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.differing(one jsonb, other jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.differing(one jsonb, other jsonb) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.differing(one jsonb, other jsonb) TO outbox_api;
+
 REVOKE ALL ON FUNCTION outbox.drop_keys(compared outbox.compared[], refused integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.drop_keys(compared outbox.compared[], refused integer[]) TO outbox_dispatcher;
 
@@ -5057,6 +5153,9 @@ GRANT ALL ON FUNCTION outbox.erase_recipient(for_tenant text, for_user text, act
 
 REVOKE ALL ON FUNCTION outbox.expand_lists(parsed outbox.parsed[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.expand_lists(parsed outbox.parsed[]) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.fill_in_action() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.fill_in_action() TO outbox_dispatcher;
 
 GRANT SELECT,INSERT ON TABLE outbox.job TO outbox_dispatcher;
 GRANT SELECT ON TABLE outbox.job TO outbox_api;
@@ -5176,6 +5275,9 @@ GRANT ALL ON FUNCTION outbox.next_id() TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.next_version() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.next_version() TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.note_change() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.note_change() TO outbox_dispatcher;
 
 GRANT SELECT,INSERT ON TABLE outbox.delivery TO outbox_dispatcher;
 GRANT SELECT ON TABLE outbox.delivery TO outbox_api;
@@ -5352,6 +5454,10 @@ GRANT ALL ON FUNCTION outbox.to_time(value text) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.tokens_now(bucket text, rate_per_s double precision, burst integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.tokens_now(bucket text, rate_per_s double precision, burst integer) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.told_of(of_table text, content jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.told_of(of_table text, content jsonb) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.told_of(of_table text, content jsonb) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.unknown_faults(rest jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.unknown_faults(rest jsonb) TO outbox_dispatcher;

@@ -138,18 +138,87 @@ async def test_a_job_that_may_go_is_told_its_place_in_line(open_api: Api, desk: 
     assert (why["waiting_for"], why["ahead"]) == ("dispatcher", 1)
 
 
+SOON = "available_at = now() + interval '1 h'"
+OWN_LANE = (
+    "update outbox.entry set lane_id = outbox.scope_lane('default', 'work', 'destination:host:x')"
+)
+WAITS = {
+    "backoff": (f"update outbox.entry set waits = 1, attempt = 2, {SOON}", "Attempt 2 failed"),
+    "snooze": (f"update outbox.entry set waits = 2, {SOON}", "put off"),
+    "destination paused": (f"update outbox.entry set waits = 3, {SOON}", "asked for a pause"),
+    "outcome": (
+        "update outbox.entry set claimed_by = 7, claimed_at = now(), attempt = 1,"
+        " lease_until = now() + interval '1 min'",
+        "Attempt 1 is running on d",
+    ),
+    "breaker open": (
+        "with d as (insert into outbox.destination (name, opened_at, open_s, open_until)"
+        f" values ('host:x', now(), 30, now() + interval '30 s')) {OWN_LANE}",
+        "host:x failed",
+    ),
+    "breaker half open": (
+        "with d as (insert into outbox.destination (name, opened_at, open_s, open_until)"
+        f" values ('host:x', now(), 30, now() - interval '1 s')) {OWN_LANE}",
+        "One job is being tried",
+    ),
+    "lane held": (
+        "update outbox.entry set lane_id = outbox.hold_lane('default', 'work', 'ambiguous',"
+        " 'delivery.ambiguous', 'It may have been delivered', null)",
+        "release or cancel it",
+    ),
+}
+
+
+@pytest.mark.parametrize("state", WAITS)
+async def test_in_every_other_state_the_explanation_says_what_is_waited_for(
+    open_api: Api, desk: Desk, state: str
+) -> None:
+    statement, words = WAITS[state]
+    dispatcher(desk, "queue:work")
+    job_id = desk.enqueue()
+    desk.admin.execute(statement.encode())
+    why = await explained(open_api, job_id)
+    assert why["waiting_for"] == state
+    assert words in why["explanation"]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("SENT", "was taken"),
+        ("FAILED", "dead letter"),
+        ("EXPIRED", "expires_at passed"),
+        ("CANCELLED", "was withdrawn"),
+    ],
+)
+async def test_a_job_that_has_ended_waits_for_nothing_and_is_told_how_it_ended(
+    open_api: Api, desk: Desk, status: str, words: str
+) -> None:
+    job_id = desk.enqueue()
+    desk.admin.execute(
+        "with e as (delete from outbox.entry returning id) insert into outbox.delivery"
+        " (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id)"
+        " select id, now(), 1, 1, 1, true, %s, 'default' from e",
+        (status,),
+    )
+    why = await explained(open_api, job_id)
+    assert (why["waiting_for"], why["status"]) == (None, status.lower())
+    assert words in why["explanation"]
+
+
 # -- limits over HTTP -----------------------------------------------------------------------
 
 
 async def test_limits_are_set_shown_and_logged(open_api: Api, desk: Desk) -> None:
     limits = {"weight": 3, "concurrency_max": 5, "rate_per_s": 2.5, "burst": 4}
+    unlimited = {"weight": 1, "concurrency_max": None, "rate_per_s": None, "burst": None}
     answer = await open_api.client.put("/api/v1/lanes/default/work", json=limits)
     assert answer.status_code == 200, answer.text
     shown = (await open_api.client.get("/api/v1/lanes/default/work")).json()
     assert {name: shown[name] for name in limits} == limits
     assert (shown["places_taken"], shown["tokens"]) == (0, 4)
     assert desk.rows("select action, tenant_id, detail from outbox.operator_action") == [
-        ("limit", "default", limits | {"queue": "work"})
+        ("limit", "default", {"queue": "work", "before": unlimited, "after": limits})
     ]
     await open_api.client.put("/api/v1/lanes/default/work", json={})
     shown = (await open_api.client.get("/api/v1/lanes/default/work")).json()

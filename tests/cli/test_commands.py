@@ -96,6 +96,40 @@ def test_the_doctor_names_what_due_jobs_wait_for(outbox: Shell, database: Databa
     assert found["backlog"]["state"] == "ok", "more dispatchers would not help"
 
 
+def test_the_doctor_names_everything_that_keeps_jobs_and_what_to_do(
+    outbox: Shell, database: Database
+) -> None:
+    send(outbox, inbox_job())
+    outbox.run("queues", "pause", "email")
+    with database.admin_connect(autocommit=True) as admin:
+        admin.execute("select outbox.hold_lane('default', 'sms', '', 'sms.auth', 'no login', 30)")
+        admin.execute("select outbox.hold_lane('default', 'push', 'ambiguous', 'lost', 'x', null)")
+        admin.execute(
+            "insert into outbox.destination (name, opened_at, open_s, open_until) values"
+            " ('host:broken.example', now(), 30, now() + interval '1 h')"
+        )
+        admin.execute("select outbox.pause_destination('host:busy.example', 600)")
+        admin.execute("update outbox.entry set available_at = now() - interval '5 min'")
+        checks = outbox.run("doctor", "--json").json
+    said = [f"{c['name']}: {c['found']} → {c['advice']}" for c in checks if c["state"] != "ok"]
+    for words in (
+        "dispatchers: none is alive → Start",
+        "backlog: the oldest due job waits",
+        "paused: email → `outbox queues resume",
+        "sms.auth no login → Mend",
+        "(ambiguous) since",
+        "→ Nobody tries these: `outbox jobs release`",
+        "destination: host:broken.example has an open breaker",
+        "destination: host:busy.example asked for a pause",
+    ):
+        assert any(words in line for line in said), (words, said)
+    names = {check["name"] for check in checks}
+    assert names >= {
+        "database", "settings", "privileges", "clock", "autovacuum", "transactions", "partitions",
+        "limits", "migrations",
+    }  # fmt: skip
+
+
 def test_limits_that_cannot_be_are_refused_on_the_command_line(outbox: Shell) -> None:
     for option in (("--rate", "nan"), ("--concurrency", "0"), ("--burst", "5"), ("--weight", "0")):
         done = outbox.run("queues", "limit", "inbox", *option)

@@ -35,6 +35,11 @@ select clock_timestamp() as now,
           and l.paused_at is null and l.held_at is null
           and not exists (select from outbox.lane as m where m.tenant_id = l.tenant_id and m.queue = l.queue
                             and m.scope = '' and coalesce(m.concurrency_max, m.rate_per_s) is not null)) as oldest_waiting_s,
+       array(select format('%%s %%s', d.name, case
+                               when d.breaker = 'open' then format('has an open breaker until %%s UTC', to_char(d.open_until at time zone 'utc', 'HH24:MI:SS'))
+                               when d.breaker = 'half_open' then 'has a breaker that is half open'
+                               else format('asked for a pause until %%s UTC', to_char(d.paused_until at time zone 'utc', 'HH24:MI:SS')) end)
+             from outbox.list_destinations() as d where d.paused_until is not null or d.breaker <> 'closed' limit 100) as shut_destinations,
        array(select format('%%s/%%s: a due job waits for %%s s; %%s', l.tenant_id, l.queue,
                            extract(epoch from clock_timestamp() - e.available_at)::int,
                            concat_ws(', ', l.rate_per_s || ' a second', l.concurrency_max || ' at once'))

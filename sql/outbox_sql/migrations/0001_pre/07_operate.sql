@@ -23,7 +23,8 @@ declare
 begin
     return query
     with wanted as materialized (
-        select e.id, e.claimed_by from outbox.entry as e
+        select e.id, e.claimed_by, outbox.live_status(e.claimed_by, e.available_at, e.waits) as status
+        from outbox.entry as e
         where e.id = any(ids)
           and exists (select from outbox.job as j where j.id = e.id and outbox.acts_for(j.tenant_id))
         order by e.id for update
@@ -53,8 +54,12 @@ begin
         returning i.id
     ), logged as (
         insert into outbox.operator_action (actor, action, tenant_id, id, detail)
-        select actor, 'cancel', j.tenant_id, w.id, jsonb_strip_nulls(jsonb_build_object('reason', reason))
-        from (select w.id from wanted as w union all select r.id from released as r) as w
+        select actor, 'cancel', j.tenant_id, w.id, jsonb_strip_nulls(jsonb_build_object('reason', reason,
+            'before', jsonb_build_object('status', w.status),
+            'after', jsonb_build_object('status', w.becomes)))
+        from (select w.id, w.status, case when w.claimed_by is null then 'cancelled' else 'cancelled after its attempt' end as becomes
+              from wanted as w
+              union all select r.id, 'failed, keeping back', 'failed' from released as r) as w
         cross join lateral (select j.tenant_id from outbox.job as j where j.id = w.id offset 0) as j
     )
     select i.id, case when g.id is not null then 'cancelled' when m.id is not null then 'processing'
@@ -113,7 +118,8 @@ begin
     insert into outbox.stat_second (at, lane_id, ids, lease_nos)
     values (date_trunc('second', clock_timestamp()), abs(lane), array[wanted], array[-last.lease_no]);
     insert into outbox.operator_action (actor, action, tenant_id, id, detail)
-    values (actor, action, j.tenant_id, wanted, note || jsonb_build_object('series', last.series + 1));
+    values (actor, action, j.tenant_id, wanted, note || jsonb_build_object('series', last.series + 1,
+        'before', jsonb_build_object('status', 'failed'), 'after', jsonb_build_object('status', 'pending')));
     return 'retried';
 end
 $$;
@@ -139,7 +145,9 @@ begin
     end if;
     update outbox.entry as x set available_at = clock_timestamp(), waits = 0 where x.id = wanted;
     insert into outbox.operator_action (actor, action, tenant_id, id, detail)
-    select actor, 'promote', j.tenant_id, wanted, jsonb_build_object('series', e.series, 'was_due_at', e.available_at)
+    select actor, 'promote', j.tenant_id, wanted, jsonb_build_object('series', e.series,
+        'before', jsonb_build_object('status', outbox.live_status(null, e.available_at, e.waits), 'due_at', e.available_at),
+        'after', jsonb_build_object('status', 'pending'))
     from outbox.job as j where j.id = wanted;
     return 'promoted';
 end
@@ -164,7 +172,9 @@ begin
     update outbox.entry as x
     set lane_id = outbox.lane_of(e.tenant_id, e.queue, case when e.test then 'test' else '' end), available_at = clock_timestamp(), waits = 0
     where x.id = wanted;
-    insert into outbox.operator_action (actor, action, tenant_id, id) values (actor, 'release', e.tenant_id, wanted);
+    insert into outbox.operator_action (actor, action, tenant_id, id, detail)
+    values (actor, 'release', e.tenant_id, wanted,
+            '{"before": {"status": "held"}, "after": {"status": "pending"}}');
     return 'released';
 end
 $$;
@@ -181,6 +191,10 @@ create function outbox.set_paused(
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     now_version bigint := outbox.next_version();
+    was_paused boolean := case when for_tenant is null
+        then exists (select from outbox.queue_pause as q where q.queue = for_queue)
+        else exists (select from outbox.lane as l where l.queue = for_queue and l.tenant_id = for_tenant
+                       and l.scope = '' and l.paused_at is not null) end;
 begin
     if not outbox.acts_for(coalesce(for_tenant, '*')) then
         raise exception using errcode = 'OBX03', detail = '[]',
@@ -200,7 +214,8 @@ begin
     where l.queue = for_queue and (for_tenant is null or l.tenant_id = for_tenant);
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, case when paused then 'pause' else 'resume' end, coalesce(for_tenant, '*'),
-            jsonb_strip_nulls(jsonb_build_object('queue', for_queue, 'reason', reason)));
+            jsonb_strip_nulls(jsonb_build_object('queue', for_queue, 'reason', reason,
+                'before', jsonb_build_object('paused', was_paused), 'after', jsonb_build_object('paused', paused))));
     perform pg_notify('outbox_bell', 'control');
     return now_version;
 end

@@ -45,19 +45,24 @@ create function outbox.set_lane_limits(
 declare
     now_version bigint := outbox.next_version();
     lane int;
+    was jsonb;
 begin
     if not outbox.acts_for(for_tenant) then
         raise exception using errcode = 'OBX03', detail = '[]', message = 'another tenant''s lane needs a service-wide key';
     end if;
     perform outbox.check_limits(to_weight, to_concurrency_max, to_rate_per_s, to_burst);
     lane := outbox.lane_of(for_tenant, for_queue);
+    select jsonb_build_object('weight', l.weight, 'concurrency_max', l.concurrency_max, 'rate_per_s', l.rate_per_s,
+                              'burst', l.burst) into was
+    from outbox.lane as l where l.lane_id = lane for update;
     update outbox.lane as l
     set weight = to_weight, concurrency_max = to_concurrency_max, rate_per_s = to_rate_per_s, burst = to_burst,
         version = now_version
     where l.lane_id = lane;
     insert into outbox.operator_action (actor, action, tenant_id, detail)
-    values (actor, 'limit', for_tenant, jsonb_build_object('queue', for_queue, 'weight', to_weight,
-        'concurrency_max', to_concurrency_max, 'rate_per_s', to_rate_per_s, 'burst', to_burst));
+    values (actor, 'limit', for_tenant, jsonb_build_object('queue', for_queue, 'before', was, 'after',
+        jsonb_build_object('weight', to_weight, 'concurrency_max', to_concurrency_max, 'rate_per_s', to_rate_per_s,
+                           'burst', to_burst)));
     perform pg_notify('outbox_bell', 'control');
     return now_version;
 end

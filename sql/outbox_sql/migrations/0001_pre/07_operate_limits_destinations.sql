@@ -36,6 +36,8 @@ create function outbox.set_destination(
     wanted text, to_rate_per_s double precision, to_burst int, resume boolean, actor text
 ) returns void
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    was jsonb;
 begin
     if not outbox.acts_for('*') then
         raise exception using errcode = 'OBX03', detail = '[]', message = 'a destination needs a service-wide key';
@@ -45,6 +47,9 @@ begin
         raise exception using errcode = 'OBX01', message = 'name must be host:NAME, endpoint:ID or provider:NAME',
             detail = '[{"pointer": "/path/name", "message": "must be host:NAME, endpoint:ID or provider:NAME"}]';
     end if;
+    select jsonb_build_object('rate_per_s', d.rate_per_s, 'burst', d.burst, 'paused_until', d.paused_until,
+                              'open_until', d.open_until) into was
+    from outbox.destination as d where d.name = wanted;
     insert into outbox.destination as d (name, rate_per_s, burst) values (wanted, to_rate_per_s, to_burst)
     on conflict (name) do update
     set rate_per_s = excluded.rate_per_s, burst = excluded.burst, changed_at = clock_timestamp();
@@ -57,7 +62,10 @@ begin
     perform outbox.prune_destinations();
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, case when resume then 'resume' else 'limit' end, '*',
-            jsonb_build_object('destination', wanted, 'rate_per_s', to_rate_per_s, 'burst', to_burst));
+            jsonb_build_object('destination', wanted, 'before', was, 'after', jsonb_build_object(
+                'rate_per_s', to_rate_per_s, 'burst', to_burst,
+                'paused_until', case when not resume then was -> 'paused_until' end,
+                'open_until', case when not resume then was -> 'open_until' end)));
     perform outbox.destinations_changed();
 end
 $$;

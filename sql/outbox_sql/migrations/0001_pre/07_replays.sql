@@ -129,7 +129,8 @@ begin
     update outbox.replay_run as x set state = 'stopped', ended_at = clock_timestamp(), stopped_by = actor
     where x.run_id = wanted;
     insert into outbox.operator_action (actor, action, tenant_id, detail)
-    values (actor, 'replay.stop', r.tenant_id, jsonb_build_object('run_id', wanted, 'replayed', r.replayed));
+    values (actor, 'replay.stop', r.tenant_id, jsonb_build_object('run_id', wanted, 'replayed', r.replayed,
+            'before', jsonb_build_object('state', 'running'), 'after', jsonb_build_object('state', 'stopped')));
     return 'stopped';
 end
 $$;
