@@ -18,6 +18,9 @@ from outbox_cli import commands
 from tests.cli.shell import Shell
 from tests.postgres import Database
 
+pytestmark = pytest.mark.timeout(400)
+"""Some forty processes each; a machine may be busy."""
+
 ID = str(uuid.uuid4())
 NEEDS: dict[str, list[str]] = {
     "jobs ls": [],
@@ -120,7 +123,7 @@ def run_all(
         input=json.dumps([how, [[*name.split(), *given] for name, given in wanted.items()]]),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=380,
         pass_fds=fd,
         check=False,
     )

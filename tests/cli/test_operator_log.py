@@ -31,6 +31,7 @@ def template(folder: Path, text: str) -> None:
     (place / "text.txt").write_text(text)
 
 
+@pytest.mark.timeout(400)
 def test_every_command_that_changes_something_is_written_down_once_with_who_and_why(
     outbox: Shell, database: Database
 ) -> None:
