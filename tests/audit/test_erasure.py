@@ -97,6 +97,9 @@ async def live_a_life(desk: Desk, hand: Hand) -> list[UUID]:
     for claimed in await hand.claim("email"):
         await hand.release(claimed)
     for statement in (
+        # What the address by itself had opted out of.
+        "insert into outbox.recipient (tenant_id, user_id, email, opt_outs) values"
+        " ('default', outbox.address_user('email', %(email)s), %(email)s, '{news}')",
         "insert into outbox.receipt (id, tenant_id, status, at, detail)"
         " select id, 'default', 'bounced', now(), %(email)s"
         " from outbox.job where user_id = %(user)s",
