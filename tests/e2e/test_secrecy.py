@@ -212,7 +212,7 @@ async def be_refused(run: Run, provider: dict[str, Any], provider_id: str) -> No
     await run.call("PUT", "/recipients/x", status=422, json={"email": f"{EMAIL} {NAME}"})
     await run.call("PUT", "/recipients/x", status=422, json={"timezone": NAME, "locale": PHONE})
     await run.call(
-        "PUT", "/templates/b/email/en", status=422, json={"text": "{{ first_name biopsy_of }}"}
+        "PUT", "/templates/b/email/en", status=422, json={"text": "{{ first_name last_name }}"}
     )
     await run.call("POST", "/providers", status=422, json=provider | {"kind": TENANT_PASSWORD})
     odd_url = {"smtp_url": f"smtp://acme:{TENANT_PASSWORD}@[127.0.0.1"}
