@@ -7,6 +7,7 @@ take turns, so that a slow machine is slow for both. No dispatcher runs meanwhil
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,8 @@ class Options:
 
 def measure(options: Options, said: Said) -> Figures:
     """Return the figures."""
+    if shutil.which("wrk") is None:
+        said("no wrk here: the client is Python on bare sockets, and takes a third of a core more")
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(arena(options.url))
         place = stack.enter_context(server.fresh(_fill))
