@@ -8,6 +8,7 @@
 #   make bench    this machine's figures, in bench/results too (BENCH=drain: that one alone)
 #   make rehearse-rollout   an upgrade under load behind haproxy, hosts as namespaces (as root)
 #   make rehearse-failover  the primary is cut off under load, a replica promoted (as root)
+#   make bench-compare   us beside other queues, which it installs outside of the repository
 #   make image-test   build the image's contents and send a job through (no Docker; as root)
 #
 #   make test POSTGRES=all      Postgres 18 and 15 (see tests/postgres.py)
@@ -20,12 +21,13 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 CHAOS_S ?= 3600
 SEED ?=
+COMPARE_ARGS ?=
 BENCH ?= drain enqueue fairness http latency mail webhook ordering upkeep
 
 # What steers another Python must not steer this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test check lint chaos bench image-test rehearse-rollout rehearse-failover schema chart constraints clean
+.PHONY: help setup demo test check lint chaos bench bench-compare image-test rehearse-rollout rehearse-failover schema chart constraints clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -58,6 +60,9 @@ bench: $(STAMP)
 	    $(BIN)/outbox bench $$what --json > bench/results/$$what.json; \
 	    cat bench/results/$$what.json; \
 	done
+
+bench-compare: $(STAMP)
+	@$(BIN)/python bench/compare --json bench/results/compare.json $(COMPARE_ARGS)
 
 image-test: $(STAMP)
 	@$(BIN)/python -m tests.deploy.image

@@ -54,11 +54,12 @@ class Arena:
             return str(admin.execute("show server_version").fetchone()[0])  # type: ignore[index]
 
     @contextlib.contextmanager
-    def filled(self, fill: Callable[[Place], None]) -> Iterator[str]:
-        """Yield the name of a migrated database that `fill` has filled, to be cloned."""
+    def filled(self, fill: Callable[[Place], None], *, migrated: bool = True) -> Iterator[str]:
+        """Yield the name of a database that `fill` has filled, to be cloned."""
         with self._database(template=None) as name:
             place = self._place(name)
-            migrate(place.admin_url, service_role=SERVICE_ROLE if self.server_pid else None)
+            if migrated:
+                migrate(place.admin_url, service_role=SERVICE_ROLE if self.server_pid else None)
             fill(place)
             yield name
 
