@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from time import monotonic
+from typing import get_args
 
 import structlog
 
@@ -21,6 +24,7 @@ from outbox_dispatcher.slots import Item, Slots
 
 LEASE_MARGIN_S = 5.0
 """An attempt starts only if its lease outlasts its timeout by so much."""
+OUTCOMES: tuple[type, ...] = get_args(Outcome)
 TIMEOUT_LOOK_S = 0.05
 YIELD_EVERY = 32
 """A handler that never waits must not keep the heartbeat from its turn."""
@@ -29,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 
 class Executor:
-    """Runs the slots of all queues. Every item that enters leaves by `finish` or `release`."""
+    """Runs the slots of all queues. Every item that enters leaves by one of the callables."""
 
     def __init__(
         self,
@@ -39,6 +43,7 @@ class Executor:
         finish: Callable[[Item, Outcome, datetime, float], None],
         expire: Callable[[Item], None],
         release: Callable[[Item], None],
+        lose: Callable[[Item], None],
         gates: Gates,
     ) -> None:
         self._life = life
@@ -46,6 +51,7 @@ class Executor:
         self._finish = finish
         self._expire = expire
         self._release = release
+        self._lose = lose
         self._gates = gates
         self.running: dict[Lease, Item] = {}
         self.stopping = False
@@ -71,7 +77,10 @@ class Executor:
         while True:
             item = await slots.take()
             item.task = task
-            await self._run(item)
+            try:
+                await self._run(item)
+            except Exception as error:
+                self._account_for(item, error)
             if self.cut_off:
                 return
             since_yield += 1
@@ -109,6 +118,31 @@ class Executor:
                 outcome = contained(outcome)
         self._finish(item, outcome, started_at, began)
 
+    def _account_for(self, item: Item, error: Exception) -> None:
+        """Have an outcome for an item that an error of our own, or a plugin's, has fallen upon.
+
+        The slot lives on: a mistake over one job must not stop those behind it.
+        """
+        where = " > ".join(
+            f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
+            for frame in traceback.extract_tb(error.__traceback__)
+        )
+        log.error(
+            "unexpected error around a delivery",
+            queue=item.slots.queue,
+            job_id=str(item.claimed.job_id),
+            error=type(error).__name__,
+            where=where,
+        )
+        reason = f"an unexpected error in the dispatcher: {type(error).__name__}"
+        outcome = Retryable(code="dispatcher.error", reason=reason, ambiguous=True)
+        try:
+            self._finish(item, outcome, self._life.db_now(), monotonic())
+        except Exception as again:
+            # Its lease runs out, and whoever rescues it counts a crash against it.
+            log.error("no outcome for a job", error=type(again).__name__)
+            self._lose(item)
+
     def _may_start(self, item: Item) -> bool:
         """Pause, hold, fence and lease are looked at again right before an attempt starts."""
         claimed = item.claimed
@@ -133,12 +167,16 @@ class Executor:
             assert refused is not None
             return refused
         try:
-            return await item.handler.deliver(message, timeout_s=item.timeout_s)
-        except asyncio.CancelledError:
-            if item.timed_out and item.task is not None:
+            outcome = await item.handler.deliver(message, timeout_s=item.timeout_s)
+        except asyncio.CancelledError as error:
+            assert item.task is not None
+            if item.timed_out:
                 item.task.uncancel()
                 reason = f"no outcome within {item.timeout_s:g} s"
                 return Retryable(code="delivery.timeout", reason=reason, ambiguous=True)
+            if not item.task.cancelling():
+                # Nobody has cancelled us: what the handler itself was waiting for was cancelled.
+                return _handler_failed(item, error)
             if not self.cut_off:
                 raise
             return Retryable(
@@ -147,11 +185,28 @@ class Executor:
                 retry_after_s=0.0,
                 ambiguous=True,
             )
-        except Exception as error:
-            log.warning(
-                "handler raised",
-                queue=item.slots.queue,
-                job_id=str(message.key),
-                error=type(error).__name__,
-            )
-            return Retryable(code="handler.error", reason=f"{type(error).__name__}: {error}")
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            return _handler_failed(item, error)
+        if not isinstance(outcome, OUTCOMES):
+            return _no_outcome(item, outcome)
+        return outcome
+
+
+def _handler_failed(item: Item, error: BaseException) -> Outcome:
+    kind = type(error).__name__
+    _say_of_handler("handler raised", item, error=kind)
+    return Retryable(code="handler.error", reason=f"{kind}: {error}")
+
+
+def _no_outcome(item: Item, returned: object) -> Outcome:
+    # It may well have delivered, and forgotten to say so.
+    kind = type(returned).__name__
+    _say_of_handler("handler returned no outcome", item, returned=kind)
+    reason = f"the handler returned {kind} instead of an outcome"
+    return Retryable(code="handler.error", reason=reason, ambiguous=True)
+
+
+def _say_of_handler(event: str, item: Item, **what: str) -> None:
+    log.warning(event, queue=item.slots.queue, job_id=str(item.claimed.job_id), **what)

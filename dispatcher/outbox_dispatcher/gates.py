@@ -51,7 +51,9 @@ LANES_KEPT_MAX = 100_000
 
 _NAME = compile_pattern(r"[!-~]{1,255}")
 _PORTS = {"http": 80, "https": 443}
-_PASSING = frozenset({"http.404", "handler.error", "dispatcher.stopped", "lease.lost"})
+_PASSING = frozenset(
+    {"http.404", "handler.error", "dispatcher.error", "dispatcher.stopped", "lease.lost"}
+)
 """Codes of trouble that say nothing about how the destination is."""
 
 log = structlog.get_logger(__name__)

@@ -27,7 +27,7 @@ from outbox.channels import Handler
 from outbox.channels.registry import CONTRACT_CHANNELS
 from outbox.message import EntryId, Epoch, LaneId, Lease
 from outbox.opting_out import OptOutLinks
-from outbox.outcome import Outcome, Rejected
+from outbox.outcome import Outcome, Rejected, Retryable
 from outbox.render import RenderPool
 from outbox.sealing import Keyring
 from outbox.store import dispatch, engine
@@ -142,6 +142,7 @@ class Dispatcher:
             finish=finish,
             expire=self.recorder.expire,
             release=self.recorder.release,
+            lose=self._lose,
             gates=self.gates,
         )
         self.claimer = Claimer(
@@ -522,7 +523,7 @@ class Dispatcher:
     async def _prepare_known(self, items: Sequence[Item]) -> None:
         assert self._links is not None
         async with self._links.side_lock:
-            await self._prepare_batch(self._links.side, items, catalog=self.lanes.catalog)
+            await self._prepare_or_blame(items)
             for item in items:
                 if item.claimed.test and item.decided is not None:
                     item.decided = contained(item.decided)
@@ -540,6 +541,26 @@ class Dispatcher:
                 by_slots.setdefault(item.slots, []).append(item)
         for slots, ready in by_slots.items():
             slots.put(ready)
+
+    async def _prepare_or_blame(self, items: Sequence[Item]) -> None:
+        """Prepare; where a mistake of ours falls upon a batch, find whose it is, and blame it."""
+        assert self._links is not None
+        try:
+            await self._prepare_batch(self._links.side, items, catalog=self.lanes.catalog)
+        except (psycopg.Error, OSError):
+            raise
+        except Exception as error:
+            if len(items) > 1:
+                middle = len(items) // 2
+                await self._prepare_or_blame(items[:middle])
+                await self._prepare_or_blame(items[middle:])
+                return
+            kind = type(error).__name__
+            job_id = str(items[0].claimed.job_id)
+            log.error("a job cannot be prepared", job_id=job_id, error=kind)
+            items[0].decided = Retryable(
+                code="dispatcher.error", reason=f"it could not be prepared: {kind}"
+            )
 
     def _turn_away(self, item: Item, delay_s: float | None, lane: LaneId | None) -> None:
         """Give back what a gate keeps from its destination for now."""
@@ -577,6 +598,14 @@ class Dispatcher:
             self._careful = None
             self.lanes.ring(None)
         self.wakeup.nudge()
+
+    def _lose(self, item: Item) -> None:
+        """Count on without an item that will never be recorded here: its lease runs out."""
+        item.slots.finished(1)
+        for quota in item.quotas:
+            quota.in_use -= 1
+        if self._careful == item.claimed.id:
+            self._careful = None
 
     def _next_heads(self, ended: set[EntryId], batch: Sequence[Pending]) -> None:
         """Ask the lanes again where an ordering_key's next job has become due."""

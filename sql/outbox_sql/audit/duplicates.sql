@@ -10,7 +10,7 @@ with doubtful as (
     select d.id, d.series
     from outbox.notification_delivery as d
     -- A late outcome, a dispatcher that died, an answer that never came.
-    where (d.late or d.error_code in ('lease.lost', 'dispatcher.stopped', 'delivery.timeout', 'http.timeout',
+    where (d.late or d.error_code in ('lease.lost', 'dispatcher.stopped', 'dispatcher.error', 'delivery.timeout', 'http.timeout',
                                       'http.lost', 'http.protocol', 'smtp.lost'))
       and :'tenant'::text in ('*', d.tenant_id)
       and d.id >= outbox.id_floor(now() - make_interval(days => :'days'::int))
