@@ -1,9 +1,9 @@
 """Runs many commands at the price of one start: each in a fork of a process that has loaded them.
 
-`python -m tests.cli.forked` reads a JSON list of argument lists from stdin, and what is to be done
-to each: `interrupt` sends a SIGINT once the command talks to its database (argv[1] is the file
-descriptor of a listener that accepts and never answers), `deaf` closes the reader of its stdout
-first. It prints a JSON list of [exit code, stdout, stderr].
+`python -m tests.cli.forked` reads a JSON list from stdin: how, and the arguments of each command.
+`interrupt` gives each a database that accepts and never answers, and sends a SIGINT once it is
+asked; `deaf` closes the reader of its stdout first; `in turn` runs one after the other. It prints
+a JSON list of [exit code, stdout, stderr].
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ WAIT_S_MAX = 30
 def main() -> None:
     """Run what stdin asks for."""
     how, wanted = json.load(sys.stdin)
-    # Those that wait for a database that is away do so side by side.
-    with ThreadPoolExecutor(1 if how else 8) as threads:
+    # Those that wait for a database do so side by side.
+    with ThreadPoolExecutor(1 if how in ("in turn", "deaf") else 8) as threads:
         print(json.dumps(list(threads.map(lambda arguments: one(arguments, how), wanted))))
 
 
@@ -39,7 +39,7 @@ def one(arguments: list[str], how: str) -> tuple[int, str, str]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         listener = None
         if how == "interrupt":
-            listener = socket.socket(fileno=os.dup(int(sys.argv[1])))
+            listener = socket.create_server(("127.0.0.1", 0))
         reader, writer = os.pipe()
         if how == "deaf":
             os.close(reader)
@@ -48,6 +48,9 @@ def one(arguments: list[str], how: str) -> tuple[int, str, str]:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(writer if how == "deaf" else out.fileno(), 1)
             os.dup2(err.fileno(), 2)
+            if listener is not None:
+                at = f"me:hunter2@127.0.0.1:{listener.getsockname()[1]}"
+                os.environ["OUTBOX_DATABASE_URL"] = f"postgresql://{at}/outbox"
             command(arguments)
         os.close(writer)
         if listener is not None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -101,30 +99,18 @@ def folder(shell: Shell) -> Path:
     return shell.folder
 
 
-@pytest.fixture
-def silent() -> Iterator[socket.socket]:
-    """A server that takes connections and never says anything."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield listener
-
-
 def run_all(
-    shell: Shell,
-    wanted: dict[str, list[str]],
-    how: str = "",
-    listener: socket.socket | None = None,
+    shell: Shell, wanted: dict[str, list[str]], how: str = ""
 ) -> dict[str, tuple[int, str, str]]:
     """Run them all as scripts do; return (exit code, stdout, stderr) of each."""
-    fd = () if listener is None else (listener.fileno(),)
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "tests.cli.forked", *map(str, fd)],
+        [sys.executable, "-P", "-m", "tests.cli.forked"],
         cwd=shell.folder,
         env=shell.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         input=json.dumps([how, [[*name.split(), *given] for name, given in wanted.items()]]),
         capture_output=True,
         text=True,
         timeout=380,
-        pass_fds=fd,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -184,13 +170,9 @@ def test_an_option_that_there_is_not_is_exit_code_2_for_every_command(shell: She
 
 
 @pytest.mark.usefixtures("folder")
-def test_ctrl_c_ends_every_command_with_130_and_a_word(
-    shell: Shell, silent: socket.socket
-) -> None:
-    port = silent.getsockname()[1]
-    shell.environ["OUTBOX_DATABASE_URL"] = f"postgresql://me:hunter2@127.0.0.1:{port}/outbox"
-    for name, (code, out, err) in run_all(shell, NEEDS, "interrupt", silent).items():
-        assert (code, out, err) == (130, "", "outbox: interrupted.\n"), (name, code, err)
+def test_ctrl_c_ends_every_command_with_130_and_no_complaint(shell: Shell) -> None:
+    for name, (code, out, err) in run_all(shell, NEEDS, "interrupt").items():
+        assert (code, out, err) == (130, "", ""), (name, code, err)
 
 
 @pytest.mark.usefixtures("folder")
@@ -215,7 +197,7 @@ def test_everything_that_lists_or_shows_takes_json() -> None:
     app = typer.Typer()
     commands.add_to(app)
     root = get_command(app)
-    without = {"demo", "serve", "api", "dispatcher", "migrate"}
+    without = {"serve", "api", "dispatcher", "migrate"}
     for path in every_command():
         command = root
         for part in path.split():
