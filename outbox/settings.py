@@ -23,6 +23,7 @@ EmailProvider: TypeAlias = Literal["smtp", "http", "log", "sink"]
 WebhookProvider: TypeAlias = Literal["http", "log", "sink"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["json", "console"]
+SocketFallback: TypeAlias = Literal["retry", "inbox"]
 OrderingOnFailure: TypeAlias = Literal["pass", "hold"]
 Source: TypeAlias = Literal["default", "env", "file", "toml"]
 
@@ -55,6 +56,8 @@ API_SETTINGS = (
     "PUSH_URL",
     "BROWSER_KEY",
     "BROWSER_SUBJECT",
+    "WS_FALLBACK",
+    "WS_ACK_S",
 )
 """What channels over HTTP APIs get to know."""
 SECTIONS: Mapping[str, str] = {
@@ -201,6 +204,14 @@ class Config:
     )
     browser_subject: str | None = _setting(
         None, values.CONTACT, "Whom push services ask about what `browser` sends."
+    )
+    ws_fallback: SocketFallback = _setting(
+        "retry",
+        cast("Parser[SocketFallback]", Choice(get_args(SocketFallback))),
+        "What becomes of a `ws` message whose user has no socket open.",
+    )
+    ws_ack_s: float = _setting(
+        5.0, Number(0.1, 600), "How long a user's client may take to acknowledge a `ws` message."
     )
     webhook_provider: WebhookProvider = _setting(
         "http",

@@ -23,6 +23,9 @@ STREAMS_MAX = 200
 """Of a process."""
 SEND_S_MAX = 10.0
 END_S_MAX = 1.0
+SOCKETS_MAX = 10_000
+SOCKET_S_MAX = 3_600.0
+"""Users' own sockets: so many of a process, each for an hour, then with a new ticket."""
 GOING_AWAY = 1001
 POLICY_VIOLATION = 1008
 TRY_AGAIN = 1013
@@ -33,9 +36,11 @@ SSE_HEADERS = {"content-type": "text/event-stream", "x-accel-buffering": "no"}
 class Streams:
     """Those that are open in this process, and the end of all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, open_max: int = STREAMS_MAX, open_s_max: float = STREAM_S_MAX) -> None:
         self.ending = asyncio.Event()
         """Set when the server stops."""
+        self._open_max = open_max
+        self._open_s_max = open_s_max
         self._open = 0
         self._none = asyncio.Event()
         self._none.set()
@@ -54,7 +59,7 @@ class Streams:
 
     def require_room(self) -> None:
         """Raise Problem 503 where there are as many as there may be."""
-        if self._open >= STREAMS_MAX or self.ending.is_set():
+        if self._open >= self._open_max or self.ending.is_set():
             raise Problem(
                 503, "No more streams can be opened here now.", headers={"retry-after": "5"}
             )
@@ -73,7 +78,9 @@ class Streams:
         leaves = asyncio.create_task(gone)
         tasks = {asyncio.create_task(sending), leaves, asyncio.create_task(self.ending.wait())}
         try:
-            await asyncio.wait(tasks, timeout=STREAM_S_MAX, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                tasks, timeout=self._open_s_max, return_when=asyncio.FIRST_COMPLETED
+            )
             is_gone = leaves.done()
         finally:
             for task in tasks:

@@ -16,6 +16,10 @@ from outbox.errors import StoreUnavailable
 from outbox.store import revisions
 from outbox.store.pool import EVERY_TENANT, Database
 
+KNOWN_S_MAX = 5.0
+FIRST_S = 0.5
+"""Between heartbeats until one has been stored."""
+
 _log = structlog.get_logger("outbox.api.presence")
 
 
@@ -32,6 +36,20 @@ class Presence:
             pid=os.getpid(),
         )
         self._task: asyncio.Task[None] | None = None
+        self._known = asyncio.Event()
+
+    @property
+    def process_id(self) -> int:
+        """What the heartbeat calls this process."""
+        return self._process.process_id
+
+    async def known(self) -> None:
+        """Wait until the store knows of this process. Raises StoreUnavailable."""
+        try:
+            async with asyncio.timeout(KNOWN_S_MAX):
+                await self._known.wait()
+        except TimeoutError:
+            raise StoreUnavailable("no heartbeat could be written") from None
 
     def start(self) -> None:
         """Begin; needs the running loop."""
@@ -53,10 +71,11 @@ class Presence:
             try:
                 async with self._database.transaction(EVERY_TENANT) as connection:
                     post = await revisions.api_beat(connection, self._process)
+                self._known.set()
                 if post > self._process.schema_revision:
                     _log.error("migrated past this version", post=post)
             except StoreUnavailable:
                 pass  # whoever needs the database says so
             except psycopg.Error as error:
                 _log.error("no heartbeat", sqlstate=error.sqlstate)
-            await asyncio.sleep(revisions.API_BEAT_S)
+            await asyncio.sleep(revisions.API_BEAT_S if self._known.is_set() else FIRST_S)

@@ -21,10 +21,11 @@ from outbox_api.doorbell import Doorbell
 from outbox_api.following import Tail
 from outbox_api.gauges import Gauges, read_attempts, read_queues
 from outbox_api.intake import Intake
-from outbox_api.live import Streams
+from outbox_api.live import SOCKET_S_MAX, SOCKETS_MAX, Streams
 from outbox_api.metrics import HttpMetrics, series
 from outbox_api.presence import Presence
 from outbox_api.requests import ApiSocket, Incoming
+from outbox_api.sockets import Hub
 from outbox_api.waiting import Waiting
 
 
@@ -57,12 +58,14 @@ class Runtime:
         self.attempts = Gauges(self.database, read_attempts)
         self.alerting = Alerting(config, self.database, self.gauges)
         self.presence = Presence(self.database)
+        self.hub = Hub(self.database, self.presence)
         self.metrics = HttpMetrics()
         self.renderer = Renderer()
         self.openapi_json = b"{}"
         self.leaving = False
         """A SIGTERM has come: requests are answered, and nobody should send more."""
         self.streams = Streams()
+        self.sockets = Streams(open_max=SOCKETS_MAX, open_s_max=SOCKET_S_MAX)
         self.tail = Tail(self.database)
 
     @contextlib.asynccontextmanager
@@ -83,6 +86,7 @@ class Runtime:
                     sending.cancel()
                     await asyncio.gather(sending, return_exceptions=True)
                 await self.tail.close()
+                await self.hub.close()
                 await self.alerting.close()
                 await self.intake.close()
                 await self.waiting.close()

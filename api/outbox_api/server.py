@@ -50,7 +50,8 @@ async def serve_async(
         finally:
             watching.cancel()
             if isinstance(served, OutboxApp):
-                await served.runtime.streams.end()
+                runtime = served.runtime
+                await asyncio.gather(runtime.streams.end(), runtime.sockets.end())
             server.should_exit = True
             await serving
 

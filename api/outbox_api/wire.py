@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
@@ -28,6 +29,14 @@ GRACE_S_MAX = 30
 """For requests under way when the server stops."""
 WEBSOCKET_BYTES_MAX = 16_384
 """Of a message that a client sends: they have little to say."""
+
+
+def _is_a_fault(record: logging.LogRecord) -> bool:
+    """Tell it from a handshake that we answered with a problem document, as uvicorn does not."""
+    return "without completing handshake" not in record.getMessage()
+
+
+logging.getLogger("uvicorn.error").addFilter(_is_a_fault)
 
 
 class GuardedProtocol(HttpToolsProtocol):

@@ -26,6 +26,7 @@ from outbox.settings import queue_name, specs
 from outbox_dispatcher.health import figures, serve_health
 from outbox_dispatcher.service import Dispatcher
 from outbox_dispatcher.settings import DispatcherSettings
+from outbox_dispatcher.sockets import SocketChannel
 
 SECRET_CHARS_MIN = 4
 """A shorter password is not masked: it would blot out half of every error text."""
@@ -85,7 +86,7 @@ async def dispatch(
     telemetry = otel.start(f"dispatcher-{orders.number}")
     dispatcher = Dispatcher(
         dispatcher_settings(config, database_url, orders),
-        channels=load_handlers(texts),
+        channels={"ws": SocketChannel(database_url, texts)} | load_handlers(texts),
         queues=load_queue_handlers(texts),
         tracer=None if telemetry is None else telemetry.tracer,
     )

@@ -1871,6 +1871,11 @@ begin
     delete from outbox.api_process as p
     where p.process_id = any(array(select x.process_id from outbox.api_process as x
                                    where x.heartbeat_at < moment - interval '1 day' limit rows_max));
+    -- Sockets of those that could not say goodbye.
+    delete from outbox.socket as s
+    where s.ctid = any(array(select x.ctid from outbox.socket as x
+                             where not exists (select from outbox.api_process as p where p.process_id = x.process_id)
+                             limit rows_max));
     get diagnostics gone = row_count;
     return total + gone;
 end
@@ -4381,6 +4386,38 @@ ALTER TABLE outbox.sink_message ALTER COLUMN message_id ADD GENERATED ALWAYS AS 
     CACHE 1
 );
 
+CREATE TABLE outbox.socket (
+    tenant_id text NOT NULL,
+    user_id text NOT NULL,
+    process_id bigint NOT NULL
+);
+
+ALTER TABLE ONLY outbox.socket FORCE ROW LEVEL SECURITY;
+
+CREATE UNLOGGED TABLE outbox.socket_message (
+    message_id bigint NOT NULL,
+    attempt_id uuid NOT NULL,
+    job_id uuid NOT NULL,
+    process_id bigint NOT NULL,
+    tenant_id text NOT NULL,
+    user_id text NOT NULL,
+    body text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    handed_at timestamp with time zone,
+    taken_at timestamp with time zone
+);
+
+ALTER TABLE ONLY outbox.socket_message FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.socket_message ALTER COLUMN message_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME outbox.socket_message_message_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE outbox.stat_minute (
     at timestamp with time zone NOT NULL,
     epoch bigint,
@@ -4667,6 +4704,12 @@ ALTER TABLE ONLY outbox.setting
 ALTER TABLE ONLY outbox.sink_message
     ADD CONSTRAINT sink_message_pkey PRIMARY KEY (message_id);
 
+ALTER TABLE ONLY outbox.socket_message
+    ADD CONSTRAINT socket_message_pkey PRIMARY KEY (message_id);
+
+ALTER TABLE ONLY outbox.socket
+    ADD CONSTRAINT socket_pkey PRIMARY KEY (tenant_id, user_id, process_id);
+
 ALTER TABLE ONLY outbox.stat_total
     ADD CONSTRAINT stat_total_pkey PRIMARY KEY (lane_id);
 
@@ -4738,6 +4781,12 @@ CREATE INDEX replay_run_running ON outbox.replay_run USING btree (stepped_at) WH
 CREATE INDEX rule_event ON outbox.rule USING btree (tenant_id, event_type) WHERE enabled;
 
 CREATE INDEX schedule_next ON outbox.schedule USING btree (next_at) WHERE (enabled AND (next_at IS NOT NULL));
+
+CREATE INDEX socket_message_attempt ON outbox.socket_message USING btree (attempt_id);
+
+CREATE INDEX socket_message_process ON outbox.socket_message USING btree (process_id, message_id);
+
+CREATE INDEX socket_process ON outbox.socket USING btree (process_id);
 
 CREATE INDEX stat_minute_at ON outbox.stat_minute USING btree (at);
 
@@ -4871,6 +4920,10 @@ CREATE POLICY everything ON outbox.schedule TO outbox_owner, outbox_dispatcher U
 
 CREATE POLICY everything ON outbox.sink_message TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
+CREATE POLICY everything ON outbox.socket TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.socket_message TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
 CREATE POLICY everything ON outbox.stat_minute TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.stat_second TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
@@ -4959,6 +5012,10 @@ CREATE POLICY own_tenant ON outbox.schedule TO outbox_api USING (outbox.sees(ten
 
 CREATE POLICY own_tenant ON outbox.sink_message TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
+CREATE POLICY own_tenant ON outbox.socket TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+CREATE POLICY own_tenant ON outbox.socket_message TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
 CREATE POLICY own_tenant ON outbox.stat_minute TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
    FROM outbox.lane l
   WHERE (l.lane_id = stat_minute.lane_id)))));
@@ -4992,6 +5049,10 @@ ALTER TABLE outbox.rule ENABLE ROW LEVEL SECURITY;
 ALTER TABLE outbox.schedule ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.sink_message ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.socket ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.socket_message ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.stat_minute ENABLE ROW LEVEL SECURITY;
 
@@ -5618,6 +5679,15 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.sink_message TO outbox_api;
 
 GRANT USAGE ON SEQUENCE outbox.sink_message_message_id_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.sink_message_message_id_seq TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.socket TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.socket TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.socket_message TO outbox_dispatcher;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.socket_message TO outbox_api;
+
+GRANT USAGE ON SEQUENCE outbox.socket_message_message_id_seq TO outbox_dispatcher;
+GRANT USAGE ON SEQUENCE outbox.socket_message_message_id_seq TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.stat_minute TO outbox_dispatcher;
 GRANT SELECT ON TABLE outbox.stat_minute TO outbox_api;

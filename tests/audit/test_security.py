@@ -263,6 +263,9 @@ def fill_for_both(desk: Desk) -> None:
             " insert into outbox.ordering_gap (ordering_id, place) select ordering_id, 0 from key",
             "insert into outbox.stat_minute (at, lane_id, sent)"
             " select at, lane_id, sent from outbox.stat_second",
+            "insert into outbox.socket (tenant_id, user_id, process_id) values (%(t)s, 'u1', 7)",
+            "insert into outbox.socket_message (attempt_id, job_id, process_id, tenant_id,"
+            " user_id, body) values (gen_random_uuid(), gen_random_uuid(), 7, %(t)s, 'u1', '{}')",
             "insert into outbox.outcome_log (at, xid, lane_id, ids, lease_nos)"
             " select at, xid, lane_id, ids, lease_nos from outbox.stat_second"
             " where ids is not null",

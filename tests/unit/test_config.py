@@ -344,6 +344,8 @@ def test_handlers_get_texts_without_the_prefix_and_only_what_is_theirs() -> None
         "SMS_PROVIDER": "log",
         "PUSH_URL": "fcm://fcm.googleapis.com",
         "TELEGRAM_MARKDOWN": "off",
+        "WS_FALLBACK": "retry",
+        "WS_ACK_S": "5",
         "PLUGIN_FAX_URL": "https://fax.example/?a=b",
     }
 

@@ -447,6 +447,31 @@ create table outbox.api_process (
     heartbeat_at      timestamptz not null default clock_timestamp()
 );
 
+-- An API process that has a WebSocket of the user open. Counts for as long as the process's heartbeat is young.
+create table outbox.socket (
+    tenant_id         text        not null,
+    user_id           text        not null,
+    process_id        bigint      not null,
+    primary key (tenant_id, user_id, process_id)
+);
+create index socket_process on outbox.socket (process_id);
+-- A message on its way to such a process, and its acknowledgement on the way back: for seconds, so it need not
+-- outlive a crash. A row for each process that has a socket of the user.
+create unlogged table outbox.socket_message (
+    message_id        bigint      generated always as identity primary key,
+    attempt_id        uuid        not null,
+    job_id            uuid        not null,
+    process_id        bigint      not null,
+    tenant_id         text        not null,
+    user_id           text        not null,
+    body              text        not null,
+    created_at        timestamptz not null default clock_timestamp(),
+    handed_at         timestamptz,
+    taken_at          timestamptz
+);
+create index socket_message_attempt on outbox.socket_message (attempt_id);
+create index socket_message_process on outbox.socket_message (process_id, message_id);
+
 -- What a provider told us after it took a message. Append-only.
 create table outbox.receipt (
     receipt_id        bigint      generated always as identity primary key,

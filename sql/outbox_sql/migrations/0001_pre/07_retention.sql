@@ -169,6 +169,11 @@ begin
     delete from outbox.api_process as p
     where p.process_id = any(array(select x.process_id from outbox.api_process as x
                                    where x.heartbeat_at < moment - interval '1 day' limit rows_max));
+    -- Sockets of those that could not say goodbye.
+    delete from outbox.socket as s
+    where s.ctid = any(array(select x.ctid from outbox.socket as x
+                             where not exists (select from outbox.api_process as p where p.process_id = x.process_id)
+                             limit rows_max));
     get diagnostics gone = row_count;
     return total + gone;
 end

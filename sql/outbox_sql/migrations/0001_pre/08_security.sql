@@ -12,7 +12,7 @@ begin
     foreach name in array array['job_key', 'job', 'delivery', 'dead_letter', 'lane', 'receipt', 'operator_action',
         'template', 'recipient', 'device', 'suppression', 'inbox_message', 'sink_message', 'event', 'rule', 'api_key',
         'tenant', 'provider', 'ordering', 'dedup', 'dedup_alias', 'endpoint', 'receipt_expected',
-        'replay_run', 'schedule']
+        'replay_run', 'schedule', 'socket', 'socket_message']
     loop
         execute format('alter table outbox.%I enable row level security', name);
         execute format('alter table outbox.%I force row level security', name);
@@ -133,7 +133,8 @@ grant select on outbox.job_key, outbox.job, outbox.entry, outbox.delivery, outbo
     outbox.api_notification, outbox.api_notification_delivery, outbox.api_notification_history to outbox_api;
 grant select, insert, update, delete on outbox.template, outbox.recipient, outbox.device, outbox.suppression,
     outbox.inbox_message, outbox.sink_message, outbox.event, outbox.rule, outbox.api_key, outbox.tenant,
-    outbox.provider, outbox.endpoint, outbox.schedule, outbox.api_process to outbox_api;
+    outbox.provider, outbox.endpoint, outbox.schedule, outbox.api_process, outbox.socket,
+    outbox.socket_message to outbox_api;
 grant insert on outbox.operator_action to outbox_api;
 alter view outbox.queue_now set (security_invoker = true);
 grant select on outbox.queue_now to outbox_api;
