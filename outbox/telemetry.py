@@ -9,6 +9,11 @@ BUCKETS_S = (
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
 )
 """Upper bounds in seconds of the histograms in `stat_second`; one more bucket holds the rest."""
+ARRIVAL_BUCKETS_S = (
+    *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+    *(30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0, 86_400.0),
+)
+"""The same of its `arrivals`, which retries stretch to days."""
 
 
 def bucket_of(seconds: float) -> int:

@@ -235,6 +235,23 @@ def upkeep(
     _show(figures, json)
 
 
+@app.command("audit")
+def audit(
+    deliveries: Annotated[
+        int, typer.Option(min=1_000, help="Rows of history, over so many --days.")
+    ] = 5_000_000,
+    days: Annotated[int, typer.Option(min=2, max=365)] = 91,
+    rounds: Rounds = 5,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Ask the audit queries, and open the dashboard's pages, on weeks of history."""
+    from outbox_bench.audit import Options, measure
+
+    options = Options(deliveries=deliveries, days=days, rounds=rounds, url=url)
+    _show(measure(options, _said), json)
+
+
 @app.command("flat")
 def flat(
     backlogs: Annotated[str, typer.Option(help="Due jobs that wait.")] = "10000,1000000",

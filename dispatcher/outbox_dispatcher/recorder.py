@@ -29,13 +29,12 @@ from outbox.store import engine, limits
 from outbox.store.engine import (
     Connection,
     EndpointGone,
-    Histogram,
     Recorded,
     StoreEffect,
     Suppression,
 )
-from outbox.telemetry import bucket_of, empty_histogram
 from outbox.tracecontext import trace_id_of
+from outbox_dispatcher.histograms import Timed, arrival_s, histograms_of
 from outbox_dispatcher.life import Life
 from outbox_dispatcher.slots import Item, Slots
 
@@ -63,8 +62,7 @@ class Pending:
     ends_hold: bool = False
     own_scope: str | None = None
     said: Literal["well", "wrong"] | None = None
-    duration_s: float | None = None
-    pickup_s: float = 0.0
+    timed: Timed | None = None
     tried: int = field(default=0)
 
 
@@ -137,8 +135,11 @@ class Recorder:
                 ends_hold=item.probe and isinstance(outcome, Delivered | Rejected),
                 own_scope=_scope_in_trouble(item, outcome),
                 said="well" if isinstance(outcome, Delivered | Rejected) else "wrong",
-                duration_s=duration_s,
-                pickup_s=(started_at - claimed.available_at).total_seconds(),
+                timed=Timed(
+                    duration_s=duration_s,
+                    pickup_s=max((started_at - claimed.available_at).total_seconds(), 0.0),
+                    arrival_s=arrival_s(claimed, now) if recorded.status == "SENT" else None,
+                ),
             )
         )
 
@@ -247,7 +248,10 @@ class Recorder:
         unexpected = await engine.record(
             connection,
             [p.recorded for p in batch],
-            _histograms(batch),
+            histograms_of(
+                (p.recorded, p.recorded.next_lane or p.item.claimed.lane_id, p.timed)
+                for p in batch
+            ),
             [(p.recorded, p.effects) for p in batch if p.effects],
             epoch=self._life.epoch,
         )
@@ -498,30 +502,6 @@ def _say_what_was_sent(recorded: Recorded, item: Item, sent: Sent | None) -> Non
         recorded.subject = message.subject
         recorded.template_version = message.template_version
         recorded.locale = message.locale
-
-
-def _histograms(batch: Sequence[Pending]) -> list[Histogram]:
-    by_lane: dict[int, tuple[Histogram, Counter[tuple[str, str, str]]]] = {}
-    for pending in batch:
-        if pending.duration_s is None:
-            continue
-        recorded = pending.recorded
-        lane_id = recorded.next_lane or pending.item.claimed.lane_id
-        of_lane = by_lane.get(lane_id)
-        if of_lane is None:
-            of_lane = by_lane[lane_id] = (
-                Histogram(lane_id=lane_id, durations=empty_histogram(), pickups=empty_histogram()),
-                Counter(),
-            )
-        histogram, attempts = of_lane
-        pickup_s = max(pending.pickup_s, 0.0)
-        histogram.durations[bucket_of(pending.duration_s)] += 1
-        histogram.pickups[bucket_of(pickup_s)] += 1
-        histogram.pickup_ms_sum += int(pickup_s * 1000)
-        attempts[recorded.provider or "", recorded.status or "", recorded.error_class or ""] += 1
-    for histogram, attempts in by_lane.values():
-        histogram.attempts = [(*key, count) for key, count in attempts.items()]
-    return [histogram for histogram, _ in by_lane.values()]
 
 
 def count_by_slots(batch: Sequence[Pending]) -> dict[Slots, int]:

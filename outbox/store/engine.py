@@ -119,12 +119,14 @@ class Recorded(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 class Histogram(msgspec.Struct, kw_only=True):
     """A lane's attempts: counts per bucket (outbox.telemetry) of durations, and of due → started.
 
+    `arrivals` are those that sent a job: from when it might first be sent, until it was.
     `attempts` counts them by provider, outcome and error class; '' is none.
     """
 
     lane_id: int
     durations: list[int]
     pickups: list[int]
+    arrivals: list[int]
     pickup_ms_sum: int = 0
     attempts: list[tuple[str, str, str, int]] = msgspec.field(default_factory=list)
 

@@ -81,6 +81,20 @@ CREATE FUNCTION outbox.acts_for(tenant text) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (COALESCE(current_setting('outbox.tenant'::text, true), ''::text) = ANY (ARRAY[''::text, '*'::text, tenant]));
 
+CREATE FUNCTION outbox.add_counts(a bigint[], b bigint[]) RETURNS bigint[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+begin
+    if a is null or b is null then
+        return coalesce(a, b);
+    end if;
+    for i in 1..cardinality(b) loop
+        a[i] := coalesce(a[i], 0) + b[i];
+    end loop;
+    return a;
+end
+$$;
+
 CREATE FUNCTION outbox.add_faults(parsed outbox.parsed[], unhandled text[], unknown_templates text[]) RETURNS outbox.parsed[]
     LANGUAGE plpgsql STABLE
     AS $$
@@ -167,6 +181,10 @@ begin
 end
 $$;
 
+CREATE FUNCTION outbox.arrival_bounds_s() RETURNS double precision[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ARRAY[(0.01)::double precision, (0.025)::double precision, (0.05)::double precision, (0.1)::double precision, (0.25)::double precision, (0.5)::double precision, (1)::double precision, (2.5)::double precision, (5)::double precision, (10)::double precision, (30)::double precision, (60)::double precision, (300)::double precision, (900)::double precision, (3600)::double precision, (21600)::double precision, (86400)::double precision];
+
 CREATE FUNCTION outbox.authenticate(hash bytea) RETURNS TABLE(key_id uuid, name text, tenant_id text, scopes text[], mode text, expires_at timestamp with time zone)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -236,9 +254,9 @@ begin
         where e.id = w.id and w.claimed_by is not null
         returning e.id
     ), told as (
-        insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id,
+        insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id, lane_id,
             error_class, error_code, error_message)
-        select g.id, at, g.lease_no + 1, g.series, g.attempt, true, 'CANCELLED', j.tenant_id,
+        select g.id, at, g.lease_no + 1, g.series, g.attempt, true, 'CANCELLED', j.tenant_id, abs(g.lane_id),
             'cancelled', 'job.cancelled', reason
         from gone as g cross join lateral (select j.tenant_id from outbox.job as j where j.id = g.id offset 0) as j
     ), counted as (
@@ -1647,6 +1665,7 @@ CREATE TABLE outbox.delivery (
     epoch bigint,
     recipient_hash bigint,
     lease_no integer NOT NULL,
+    lane_id integer,
     duration_ms integer,
     template_version integer,
     series smallint NOT NULL,
@@ -1723,6 +1742,10 @@ $$;
 CREATE FUNCTION outbox.payload_priority(value jsonb) RETURNS smallint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (CASE WHEN ((jsonb_typeof(value) = 'number'::text) AND ((value #>> '{}'::text[]) ~ '^([1-9]|10)$'::text)) THEN CASE WHEN (((value #>> '{}'::text[]))::integer <= 2) THEN 0 WHEN (((value #>> '{}'::text[]))::integer <= 5) THEN 1 WHEN (((value #>> '{}'::text[]))::integer <= 8) THEN 5 ELSE 10 END ELSE NULL::integer END)::smallint;
+
+CREATE FUNCTION outbox.pickup_bounds_s() RETURNS double precision[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ARRAY[(0.001)::double precision, (0.0025)::double precision, (0.005)::double precision, (0.01)::double precision, (0.025)::double precision, (0.05)::double precision, (0.1)::double precision, (0.25)::double precision, (0.5)::double precision, (1)::double precision, (2.5)::double precision, (5)::double precision, (10)::double precision, (30)::double precision, (60)::double precision, (300)::double precision];
 
 CREATE FUNCTION outbox.plain_meta(job jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1857,10 +1880,15 @@ begin
                              where x.at < moment - interval '7 days' order by x.at limit rows_max));
     get diagnostics gone = row_count;
     total := total + gone;
-    -- Plots go back 30 days; totals stay.
-    delete from outbox.stat_minute as s
-    where s.ctid = any(array(select x.ctid from outbox.stat_minute as x
-                             where x.at < moment - interval '31 days' order by x.at limit rows_max));
+    -- Plots of a day go by quarters of an hour, older ones by hours, which stay as long as history does; totals stay.
+    delete from outbox.stat_quarter as s
+    where s.ctid = any(array(select x.ctid from outbox.stat_quarter as x
+                             where x.at < moment - interval '2 days' order by x.at limit rows_max));
+    get diagnostics gone = row_count;
+    total := total + gone;
+    delete from outbox.stat_hour as s
+    where s.ctid = any(array(select x.ctid from outbox.stat_hour as x
+                             where x.at < kept_from order by x.at limit rows_max));
     get diagnostics gone = row_count;
     total := total + gone;
     delete from outbox.dispatcher as d
@@ -2019,6 +2047,12 @@ begin
     return 0;
 end
 $_$;
+
+CREATE FUNCTION outbox.quantile_s(counts bigint[], bounds_s double precision[], q double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (SELECT CASE WHEN (b.n > cardinality(quantile_s.bounds_s)) THEN (quantile_s.bounds_s)[cardinality(quantile_s.bounds_s)] ELSE (COALESCE((quantile_s.bounds_s)[(b.n - 1)], (0)::double precision) + (((quantile_s.bounds_s)[b.n] - COALESCE((quantile_s.bounds_s)[(b.n - 1)], (0)::double precision)) * ((((quantile_s.q * (b.total)::double precision) - (b.upto)::double precision) + (b.count)::double precision) / (b.count)::double precision))) END AS "case" FROM (SELECT c.n, c.count, sum(c.count) OVER (ORDER BY c.n) AS upto, sum(c.count) OVER () AS total FROM unnest(quantile_s.counts) WITH ORDINALITY c(count, n)) b WHERE ((b.count > 0) AND ((b.upto)::double precision >= (quantile_s.q * (b.total)::double precision))) ORDER BY b.n LIMIT 1);
+
+COMMENT ON FUNCTION outbox.quantile_s(counts bigint[], bounds_s double precision[], q double precision) IS 'A quantile of a histogram, taken to lie evenly within its bucket; null when it is empty.';
 
 CREATE FUNCTION outbox.raise_conflicts(results outbox.enqueued[]) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -2924,20 +2958,20 @@ begin
 
     if some_expired then
         with expired as (
-            select p.id, p.tenant_id, p.queue from unnest(parsed) as p
+            select p.id, p.tenant_id, l.lane_id from unnest(parsed) as p
+            join outbox.lane as l on l.tenant_id = p.tenant_id and l.queue = p.queue and l.scope = outbox.scope_now()
             where p.expires_at <= store_jobs.at and (p.id in (select unnest(fresh_ids))) is true
         ), told as (
-            insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id,
+            insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id, lane_id,
                 error_class, error_code, error_message)
-            select e.id, store_jobs.at, 0, 1, 0, true, 'EXPIRED', e.tenant_id, 'expired', 'job.expired',
+            select e.id, store_jobs.at, 0, 1, 0, true, 'EXPIRED', e.tenant_id, e.lane_id, 'expired', 'job.expired',
                 'expires_at had passed when the job was accepted'
             from expired as e
         )
         insert into outbox.stat_second (at, lane_id, expired, ids, lease_nos)
-        select date_trunc('second', store_jobs.at), l.lane_id, cardinality(c.ids), c.ids,
+        select date_trunc('second', store_jobs.at), c.lane_id, cardinality(c.ids), c.ids,
             array_fill(0, array[cardinality(c.ids)])
-        from (select e.tenant_id, e.queue, array_agg(e.id) as ids from expired as e group by e.tenant_id, e.queue) as c
-        join outbox.lane as l on l.tenant_id = c.tenant_id and l.queue = c.queue and l.scope = outbox.scope_now();
+        from (select e.lane_id, array_agg(e.id) as ids from expired as e group by e.lane_id) as c;
     end if;
     return fresh_ids;
 end
@@ -3163,6 +3197,10 @@ CREATE FUNCTION outbox.uuid7() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
     RETURN (encode(set_bit(set_bit(OVERLAY(uuid_send(gen_random_uuid()) PLACING substr(int8send(((EXTRACT(epoch FROM clock_timestamp()) * (1000)::numeric))::bigint), 3) FROM 1 FOR 6), (52)::bigint, 1), (53)::bigint, 1), 'hex'::text))::uuid;
 
+CREATE FUNCTION outbox.waits_for(claimed_by bigint, lane_id integer, paused_at timestamp with time zone, held_at timestamp with time zone, scope text, available_at timestamp with time zone, waits smallint) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN ((lane_id IS NULL) OR (claimed_by IS NOT NULL)) THEN NULL::text WHEN (lane_id < 0) THEN 'ordering head'::text WHEN (paused_at IS NOT NULL) THEN 'lane paused'::text WHEN (held_at IS NOT NULL) THEN 'lane held'::text WHEN (available_at > clock_timestamp()) THEN CASE waits WHEN 1 THEN 'backoff'::text WHEN 2 THEN 'snooze'::text WHEN 3 THEN 'destination paused'::text WHEN 4 THEN 'no handler'::text ELSE 'send_after'::text END WHEN (scope ~~ 'destination:%'::text) THEN 'destination'::text ELSE 'dispatcher'::text END;
+
 CREATE FUNCTION outbox.whole_job(job_id uuid, created_at timestamp with time zone, job jsonb) RETURNS jsonb
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (jsonb_build_object('job_id', job_id, 'created_at', to_char((created_at AT TIME ZONE 'utc'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text)) || job);
@@ -3178,6 +3216,12 @@ begin
     return object - array(select e.key from jsonb_each(object) as e where e.value = 'null');
 end
 $$;
+
+CREATE AGGREGATE outbox.sum_counts(bigint[]) (
+    SFUNC = outbox.add_counts,
+    STYPE = bigint[],
+    PARALLEL = safe
+);
 
 CREATE TABLE outbox.alert (
     alert_id bigint NOT NULL,
@@ -3288,22 +3332,7 @@ CREATE VIEW outbox.api_notification WITH (security_invoker='true') AS
             WHEN (e.id IS NOT NULL) THEN outbox.live_status(e.claimed_by, e.available_at, e.waits)
             ELSE outbox.ended_status(d.status)
         END AS status,
-        CASE
-            WHEN ((e.id IS NULL) OR (e.claimed_by IS NOT NULL)) THEN NULL::text
-            WHEN (e.lane_id < 0) THEN 'ordering head'::text
-            WHEN (l.paused_at IS NOT NULL) THEN 'lane paused'::text
-            WHEN (l.held_at IS NOT NULL) THEN 'lane held'::text
-            WHEN (e.available_at > clock_timestamp()) THEN
-            CASE e.waits
-                WHEN 1 THEN 'backoff'::text
-                WHEN 2 THEN 'snooze'::text
-                WHEN 3 THEN 'destination paused'::text
-                WHEN 4 THEN 'no handler'::text
-                ELSE 'send_after'::text
-            END
-            WHEN (l.scope ~~ 'destination:%'::text) THEN 'destination'::text
-            ELSE 'dispatcher'::text
-        END AS waiting_for,
+    outbox.waits_for(e.claimed_by, e.lane_id, l.paused_at, l.held_at, l.scope, e.available_at, e.waits) AS waiting_for,
     j.created_at,
     outbox.id_time(j.id) AS accepted_at,
     j.send_after,
@@ -3316,9 +3345,9 @@ CREATE VIEW outbox.api_notification WITH (security_invoker='true') AS
     COALESCE(e.series, d.series) AS series,
     COALESCE(e.attempt, d.attempt) AS attempts,
     COALESCE((e.max_attempts)::integer, 0) AS max_attempts,
-    last.error_class AS last_error_class,
-    last.error_code AS last_error_code,
-    last.error_message AS last_error,
+    d.error_class AS last_error_class,
+    d.error_code AS last_error_code,
+    d.error_message AS last_error,
     r.status AS receipt_status,
     r.at AS receipt_at,
     j.resend_of,
@@ -3344,24 +3373,20 @@ CREATE VIEW outbox.api_notification WITH (security_invoker='true') AS
             ELSE NULL::text
         END AS hold_reason,
     j.id
-   FROM (((((outbox.job j
+   FROM ((((outbox.job j
      LEFT JOIN outbox.entry e ON ((e.id = j.id)))
      LEFT JOIN outbox.lane l ON ((l.lane_id = abs(e.lane_id))))
      LEFT JOIN LATERAL ( SELECT d_1.status,
             d_1.finished_at,
             d_1.series,
-            d_1.attempt
-           FROM outbox.delivery d_1
-          WHERE ((d_1.id = j.id) AND d_1.terminal AND (NOT d_1.late))
-          ORDER BY d_1.series DESC
-         LIMIT 1) d ON (true))
-     LEFT JOIN LATERAL ( SELECT d_1.error_class,
+            d_1.attempt,
+            d_1.error_class,
             d_1.error_code,
             d_1.error_message
            FROM outbox.delivery d_1
           WHERE ((d_1.id = j.id) AND (NOT d_1.late))
           ORDER BY d_1.lease_no DESC
-         LIMIT 1) last ON (true))
+         LIMIT 1) d ON (true))
      LEFT JOIN LATERAL ( SELECT r_1.status,
             r_1.at
            FROM outbox.receipt r_1
@@ -3420,16 +3445,39 @@ CREATE TABLE outbox.operator_action (
 ALTER TABLE ONLY outbox.operator_action FORCE ROW LEVEL SECURITY;
 
 CREATE VIEW outbox.api_notification_history WITH (security_invoker='true') AS
- SELECT job_id,
-    status,
-    at,
-    attempt,
-    error,
-    tenant_id,
-    series,
-    step,
-    id
-   FROM ( SELECT j.job_id,
+ SELECT j.job_id,
+    h.status,
+    h.at,
+    h.attempt,
+    h.error,
+    j.tenant_id,
+    h.series,
+    h.step,
+    j.id
+   FROM (outbox.job j
+     CROSS JOIN LATERAL ( WITH d AS (
+                 SELECT d.lease_no,
+                    d.late,
+                    d.terminal,
+                    d.status,
+                    d.series,
+                    d.attempt,
+                    d.started_at,
+                    d.finished_at,
+                    d.next_attempt_at,
+                    d.error_class,
+                    d.error_code,
+                    d.error_message
+                   FROM outbox.delivery d
+                  WHERE (d.id = j.id)
+                ), a AS (
+                 SELECT a.action,
+                    a.at,
+                    a.detail
+                   FROM outbox.operator_action a
+                  WHERE ((a.id = j.id) AND (a.action = ANY (ARRAY['retry'::text, 'replay'::text, 'promote'::text])))
+                )
+         SELECT
                 CASE
                     WHEN (j.send_after > outbox.id_time(j.id)) THEN 'scheduled'::text
                     ELSE 'pending'::text
@@ -3437,65 +3485,49 @@ CREATE VIEW outbox.api_notification_history WITH (security_invoker='true') AS
             outbox.id_time(j.id) AS at,
             0 AS attempt,
             NULL::text AS error,
-            j.tenant_id,
             (1)::smallint AS series,
-            0 AS step,
-            j.id
-           FROM outbox.job j
+            0 AS step
           WHERE ((j.expires_at IS NULL) OR (NOT (EXISTS ( SELECT
-                   FROM outbox.delivery d
-                  WHERE ((d.id = j.id) AND (d.lease_no = 0))))))
+                   FROM d
+                  WHERE (d.lease_no = 0)))))
         UNION ALL
-         SELECT j.job_id,
-            'pending'::text AS status,
+         SELECT 'pending'::text AS status,
             j.send_after,
             0,
             NULL::text AS error,
-            j.tenant_id,
             (1)::smallint AS series,
-            1,
-            j.id
-           FROM outbox.job j
+            1
           WHERE ((j.send_after > outbox.id_time(j.id)) AND (j.send_after <= clock_timestamp()) AND (NOT (EXISTS ( SELECT
-                   FROM outbox.delivery d
-                  WHERE ((d.id = j.id) AND (COALESCE(d.started_at, d.finished_at) < j.send_after))))) AND (NOT (EXISTS ( SELECT
-                   FROM outbox.operator_action a
-                  WHERE ((a.id = j.id) AND (a.action = 'promote'::text) AND (a.at < j.send_after))))))
+                   FROM d
+                  WHERE (COALESCE(d.started_at, d.finished_at) < j.send_after)))) AND (NOT (EXISTS ( SELECT
+                   FROM a
+                  WHERE ((a.action = 'promote'::text) AND (a.at < j.send_after))))))
         UNION ALL
-         SELECT j.job_id,
-            'pending'::text AS status,
+         SELECT 'pending'::text AS status,
             a.at,
                 CASE
                     WHEN (a.action = 'promote'::text) THEN COALESCE((( SELECT d.attempt
-                       FROM outbox.delivery d
-                      WHERE ((d.id = j.id) AND (NOT d.late) AND (d.finished_at < a.at))
+                       FROM d
+                      WHERE ((NOT d.late) AND (d.finished_at < a.at))
                       ORDER BY d.lease_no DESC
                      LIMIT 1))::integer, 0)
                     ELSE 0
                 END AS "case",
             NULL::text AS error,
-            j.tenant_id,
             ((a.detail ->> 'series'::text))::smallint AS series,
-            2,
-            j.id
-           FROM (outbox.operator_action a
-             JOIN outbox.job j ON ((j.id = a.id)))
-          WHERE (a.action = ANY (ARRAY['retry'::text, 'replay'::text, 'promote'::text]))
+            2
+           FROM a
         UNION ALL
-         SELECT j.job_id,
-            'processing'::text AS status,
+         SELECT 'processing'::text AS status,
             d.started_at,
             d.attempt,
             NULL::text AS error,
-            j.tenant_id,
             d.series,
-            3,
-            j.id
-           FROM (outbox.delivery d
-             JOIN outbox.job j ON ((j.id = d.id)))
+            3
+           FROM d
           WHERE ((d.started_at IS NOT NULL) AND (NOT d.late))
         UNION ALL
-         SELECT j.job_id,
+         SELECT
                 CASE
                     WHEN d.terminal THEN outbox.ended_status(d.status)
                     WHEN ((d.error_class = 'held'::text) OR (d.error_code = 'lease.lost'::text) OR (d.next_attempt_at <= d.finished_at)) THEN 'pending'::text
@@ -3505,43 +3537,32 @@ CREATE VIEW outbox.api_notification_history WITH (security_invoker='true') AS
             d.finished_at,
             d.attempt,
             COALESCE(d.error_message, d.error_code) AS "coalesce",
-            j.tenant_id,
             d.series,
-            4,
-            j.id
-           FROM (outbox.delivery d
-             JOIN outbox.job j ON ((j.id = d.id)))
+            4
+           FROM d
           WHERE (NOT d.late)
         UNION ALL
-         SELECT j.job_id,
-            'pending'::text AS status,
+         SELECT 'pending'::text AS status,
             d.next_attempt_at,
             d.attempt,
             NULL::text AS error,
-            j.tenant_id,
             d.series,
-            5,
-            j.id
-           FROM (outbox.delivery d
-             JOIN outbox.job j ON ((j.id = d.id)))
+            5
+           FROM d
           WHERE ((NOT d.late) AND (NOT d.terminal) AND (d.next_attempt_at > d.finished_at) AND (d.next_attempt_at <= clock_timestamp()) AND (d.error_class IS DISTINCT FROM 'held'::text) AND (d.error_code IS DISTINCT FROM 'lease.lost'::text) AND (NOT (EXISTS ( SELECT
-                   FROM outbox.delivery n
-                  WHERE ((n.id = d.id) AND (n.lease_no > d.lease_no) AND (NOT n.late) AND (COALESCE(n.started_at, n.finished_at) < d.next_attempt_at))))) AND (NOT (EXISTS ( SELECT
-                   FROM outbox.operator_action a
-                  WHERE ((a.id = d.id) AND (a.action = 'promote'::text) AND (a.at >= d.finished_at) AND (a.at < d.next_attempt_at))))))
+                   FROM d n
+                  WHERE ((n.lease_no > d.lease_no) AND (NOT n.late) AND (COALESCE(n.started_at, n.finished_at) < d.next_attempt_at))))) AND (NOT (EXISTS ( SELECT
+                   FROM a
+                  WHERE ((a.action = 'promote'::text) AND (a.at >= d.finished_at) AND (a.at < d.next_attempt_at))))))
         UNION ALL
-         SELECT j.job_id,
-            'processing'::text AS status,
+         SELECT 'processing'::text AS status,
             e.claimed_at,
             e.attempt,
             NULL::text AS error,
-            j.tenant_id,
             e.series,
-            6,
-            j.id
-           FROM (outbox.entry e
-             JOIN outbox.job j ON ((j.id = e.id)))
-          WHERE (e.claimed_by IS NOT NULL)) h;
+            6
+           FROM outbox.entry e
+          WHERE ((e.id = j.id) AND (e.claimed_by IS NOT NULL))) h);
 
 CREATE TABLE outbox.api_process (
     process_id bigint NOT NULL,
@@ -3802,22 +3823,7 @@ CREATE VIEW outbox.notification AS
             WHEN (e.id IS NOT NULL) THEN outbox.live_status(e.claimed_by, e.available_at, e.waits)
             ELSE outbox.ended_status(d.status)
         END AS status,
-        CASE
-            WHEN ((e.id IS NULL) OR (e.claimed_by IS NOT NULL)) THEN NULL::text
-            WHEN (e.lane_id < 0) THEN 'ordering head'::text
-            WHEN (l.paused_at IS NOT NULL) THEN 'lane paused'::text
-            WHEN (l.held_at IS NOT NULL) THEN 'lane held'::text
-            WHEN (e.available_at > clock_timestamp()) THEN
-            CASE e.waits
-                WHEN 1 THEN 'backoff'::text
-                WHEN 2 THEN 'snooze'::text
-                WHEN 3 THEN 'destination paused'::text
-                WHEN 4 THEN 'no handler'::text
-                ELSE 'send_after'::text
-            END
-            WHEN (l.scope ~~ 'destination:%'::text) THEN 'destination'::text
-            ELSE 'dispatcher'::text
-        END AS waiting_for,
+    outbox.waits_for(e.claimed_by, e.lane_id, l.paused_at, l.held_at, l.scope, e.available_at, e.waits) AS waiting_for,
     j.created_at,
     outbox.id_time(j.id) AS accepted_at,
     j.send_after,
@@ -3830,9 +3836,9 @@ CREATE VIEW outbox.notification AS
     COALESCE(e.series, d.series) AS series,
     COALESCE(e.attempt, d.attempt) AS attempts,
     COALESCE((e.max_attempts)::integer, 0) AS max_attempts,
-    last.error_class AS last_error_class,
-    last.error_code AS last_error_code,
-    last.error_message AS last_error,
+    d.error_class AS last_error_class,
+    d.error_code AS last_error_code,
+    d.error_message AS last_error,
     r.status AS receipt_status,
     r.at AS receipt_at,
     j.resend_of,
@@ -3858,24 +3864,20 @@ CREATE VIEW outbox.notification AS
             ELSE NULL::text
         END AS hold_reason,
     j.id
-   FROM (((((outbox.job j
+   FROM ((((outbox.job j
      LEFT JOIN outbox.entry e ON ((e.id = j.id)))
      LEFT JOIN outbox.lane l ON ((l.lane_id = abs(e.lane_id))))
      LEFT JOIN LATERAL ( SELECT d_1.status,
             d_1.finished_at,
             d_1.series,
-            d_1.attempt
-           FROM outbox.delivery d_1
-          WHERE ((d_1.id = j.id) AND d_1.terminal AND (NOT d_1.late))
-          ORDER BY d_1.series DESC
-         LIMIT 1) d ON (true))
-     LEFT JOIN LATERAL ( SELECT d_1.error_class,
+            d_1.attempt,
+            d_1.error_class,
             d_1.error_code,
             d_1.error_message
            FROM outbox.delivery d_1
           WHERE ((d_1.id = j.id) AND (NOT d_1.late))
           ORDER BY d_1.lease_no DESC
-         LIMIT 1) last ON (true))
+         LIMIT 1) d ON (true))
      LEFT JOIN LATERAL ( SELECT r_1.status,
             r_1.at
            FROM outbox.receipt r_1
@@ -3884,6 +3886,102 @@ CREATE VIEW outbox.notification AS
          LIMIT 1) r ON (true));
 
 COMMENT ON VIEW outbox.notification IS 'One row for each job, the waiting ones too.';
+
+CREATE VIEW outbox.notification_backlog AS
+ SELECT l.queue,
+    l.tenant_id,
+    count(*) FILTER (WHERE ((e.claimed_by IS NULL) AND (e.available_at <= clock_timestamp()))) AS waiting,
+    count(*) FILTER (WHERE (e.claimed_by IS NOT NULL)) AS active,
+    count(*) FILTER (WHERE ((e.claimed_by IS NULL) AND (e.available_at > clock_timestamp()))) AS delayed,
+    min(e.available_at) FILTER (WHERE ((e.claimed_by IS NULL) AND (e.lane_id > 0) AND (e.available_at <= clock_timestamp()))) AS oldest_waiting_at
+   FROM (outbox.entry e
+     JOIN outbox.lane l ON ((l.lane_id = abs(e.lane_id))))
+  GROUP BY l.queue, l.tenant_id;
+
+COMMENT ON VIEW outbox.notification_backlog IS 'What waits and runs now, by queue and tenant.';
+
+CREATE TABLE outbox.stat_hour (
+    at timestamp with time zone NOT NULL,
+    lane_id integer NOT NULL,
+    sent bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    retrying bigint DEFAULT 0 NOT NULL,
+    expired bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL,
+    rescued bigint DEFAULT 0 NOT NULL,
+    late bigint DEFAULT 0 NOT NULL,
+    durations integer[],
+    pickups integer[],
+    arrivals integer[]
+);
+
+ALTER TABLE ONLY outbox.stat_hour FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE outbox.stat_second (
+    at timestamp with time zone NOT NULL,
+    epoch bigint,
+    duration_ms_sum bigint DEFAULT 0 NOT NULL,
+    lane_id integer NOT NULL,
+    sent integer DEFAULT 0 NOT NULL,
+    failed integer DEFAULT 0 NOT NULL,
+    retrying integer DEFAULT 0 NOT NULL,
+    expired integer DEFAULT 0 NOT NULL,
+    cancelled integer DEFAULT 0 NOT NULL,
+    rescued integer DEFAULT 0 NOT NULL,
+    late integer DEFAULT 0 NOT NULL,
+    pickup_ms_sum bigint DEFAULT 0 NOT NULL,
+    durations integer[],
+    pickups integer[],
+    arrivals integer[],
+    attempts jsonb,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    ids bigint[],
+    lease_nos integer[]
+);
+
+ALTER TABLE ONLY outbox.stat_second FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW outbox.notification_count AS
+ SELECT s.at,
+    l.tenant_id,
+    l.queue,
+    s.sent,
+    s.failed,
+    s.expired,
+    s.cancelled,
+    s.retrying,
+    s.rescued,
+    s.late,
+    s.pickups,
+    s.arrivals
+   FROM (( SELECT h.at,
+            h.lane_id,
+            h.sent,
+            h.failed,
+            h.expired,
+            h.cancelled,
+            h.retrying,
+            h.rescued,
+            h.late,
+            h.pickups,
+            h.arrivals
+           FROM outbox.stat_hour h
+        UNION ALL
+         SELECT date_trunc('hour'::text, n.at) AS date_trunc,
+            n.lane_id,
+            n.sent,
+            n.failed,
+            n.expired,
+            n.cancelled,
+            n.retrying,
+            n.rescued,
+            n.late,
+            n.pickups,
+            n.arrivals
+           FROM outbox.stat_second n) s
+     JOIN outbox.lane l ON ((l.lane_id = s.lane_id)));
+
+COMMENT ON VIEW outbox.notification_count IS 'Counts by hour, queue and tenant of what happened then, in any number of rows, with histograms (outbox.quantile_s).';
 
 CREATE VIEW outbox.notification_delivery AS
  SELECT j.job_id,
@@ -3928,16 +4026,39 @@ COMMENT ON VIEW outbox.notification_delivery IS 'One row for each attempt and ea
 COMMENT ON COLUMN outbox.notification_delivery.delivery_id IS 'The same number as id: a range over days bounds both, so that only those days'' partitions are read.';
 
 CREATE VIEW outbox.notification_history AS
- SELECT job_id,
-    status,
-    at,
-    attempt,
-    error,
-    tenant_id,
-    series,
-    step,
-    id
-   FROM ( SELECT j.job_id,
+ SELECT j.job_id,
+    h.status,
+    h.at,
+    h.attempt,
+    h.error,
+    j.tenant_id,
+    h.series,
+    h.step,
+    j.id
+   FROM (outbox.job j
+     CROSS JOIN LATERAL ( WITH d AS (
+                 SELECT d.lease_no,
+                    d.late,
+                    d.terminal,
+                    d.status,
+                    d.series,
+                    d.attempt,
+                    d.started_at,
+                    d.finished_at,
+                    d.next_attempt_at,
+                    d.error_class,
+                    d.error_code,
+                    d.error_message
+                   FROM outbox.delivery d
+                  WHERE (d.id = j.id)
+                ), a AS (
+                 SELECT a.action,
+                    a.at,
+                    a.detail
+                   FROM outbox.operator_action a
+                  WHERE ((a.id = j.id) AND (a.action = ANY (ARRAY['retry'::text, 'replay'::text, 'promote'::text])))
+                )
+         SELECT
                 CASE
                     WHEN (j.send_after > outbox.id_time(j.id)) THEN 'scheduled'::text
                     ELSE 'pending'::text
@@ -3945,65 +4066,49 @@ CREATE VIEW outbox.notification_history AS
             outbox.id_time(j.id) AS at,
             0 AS attempt,
             NULL::text AS error,
-            j.tenant_id,
             (1)::smallint AS series,
-            0 AS step,
-            j.id
-           FROM outbox.job j
+            0 AS step
           WHERE ((j.expires_at IS NULL) OR (NOT (EXISTS ( SELECT
-                   FROM outbox.delivery d
-                  WHERE ((d.id = j.id) AND (d.lease_no = 0))))))
+                   FROM d
+                  WHERE (d.lease_no = 0)))))
         UNION ALL
-         SELECT j.job_id,
-            'pending'::text AS status,
+         SELECT 'pending'::text AS status,
             j.send_after,
             0,
             NULL::text AS error,
-            j.tenant_id,
             (1)::smallint AS series,
-            1,
-            j.id
-           FROM outbox.job j
+            1
           WHERE ((j.send_after > outbox.id_time(j.id)) AND (j.send_after <= clock_timestamp()) AND (NOT (EXISTS ( SELECT
-                   FROM outbox.delivery d
-                  WHERE ((d.id = j.id) AND (COALESCE(d.started_at, d.finished_at) < j.send_after))))) AND (NOT (EXISTS ( SELECT
-                   FROM outbox.operator_action a
-                  WHERE ((a.id = j.id) AND (a.action = 'promote'::text) AND (a.at < j.send_after))))))
+                   FROM d
+                  WHERE (COALESCE(d.started_at, d.finished_at) < j.send_after)))) AND (NOT (EXISTS ( SELECT
+                   FROM a
+                  WHERE ((a.action = 'promote'::text) AND (a.at < j.send_after))))))
         UNION ALL
-         SELECT j.job_id,
-            'pending'::text AS status,
+         SELECT 'pending'::text AS status,
             a.at,
                 CASE
                     WHEN (a.action = 'promote'::text) THEN COALESCE((( SELECT d.attempt
-                       FROM outbox.delivery d
-                      WHERE ((d.id = j.id) AND (NOT d.late) AND (d.finished_at < a.at))
+                       FROM d
+                      WHERE ((NOT d.late) AND (d.finished_at < a.at))
                       ORDER BY d.lease_no DESC
                      LIMIT 1))::integer, 0)
                     ELSE 0
                 END AS "case",
             NULL::text AS error,
-            j.tenant_id,
             ((a.detail ->> 'series'::text))::smallint AS series,
-            2,
-            j.id
-           FROM (outbox.operator_action a
-             JOIN outbox.job j ON ((j.id = a.id)))
-          WHERE (a.action = ANY (ARRAY['retry'::text, 'replay'::text, 'promote'::text]))
+            2
+           FROM a
         UNION ALL
-         SELECT j.job_id,
-            'processing'::text AS status,
+         SELECT 'processing'::text AS status,
             d.started_at,
             d.attempt,
             NULL::text AS error,
-            j.tenant_id,
             d.series,
-            3,
-            j.id
-           FROM (outbox.delivery d
-             JOIN outbox.job j ON ((j.id = d.id)))
+            3
+           FROM d
           WHERE ((d.started_at IS NOT NULL) AND (NOT d.late))
         UNION ALL
-         SELECT j.job_id,
+         SELECT
                 CASE
                     WHEN d.terminal THEN outbox.ended_status(d.status)
                     WHEN ((d.error_class = 'held'::text) OR (d.error_code = 'lease.lost'::text) OR (d.next_attempt_at <= d.finished_at)) THEN 'pending'::text
@@ -4013,43 +4118,32 @@ CREATE VIEW outbox.notification_history AS
             d.finished_at,
             d.attempt,
             COALESCE(d.error_message, d.error_code) AS "coalesce",
-            j.tenant_id,
             d.series,
-            4,
-            j.id
-           FROM (outbox.delivery d
-             JOIN outbox.job j ON ((j.id = d.id)))
+            4
+           FROM d
           WHERE (NOT d.late)
         UNION ALL
-         SELECT j.job_id,
-            'pending'::text AS status,
+         SELECT 'pending'::text AS status,
             d.next_attempt_at,
             d.attempt,
             NULL::text AS error,
-            j.tenant_id,
             d.series,
-            5,
-            j.id
-           FROM (outbox.delivery d
-             JOIN outbox.job j ON ((j.id = d.id)))
+            5
+           FROM d
           WHERE ((NOT d.late) AND (NOT d.terminal) AND (d.next_attempt_at > d.finished_at) AND (d.next_attempt_at <= clock_timestamp()) AND (d.error_class IS DISTINCT FROM 'held'::text) AND (d.error_code IS DISTINCT FROM 'lease.lost'::text) AND (NOT (EXISTS ( SELECT
-                   FROM outbox.delivery n
-                  WHERE ((n.id = d.id) AND (n.lease_no > d.lease_no) AND (NOT n.late) AND (COALESCE(n.started_at, n.finished_at) < d.next_attempt_at))))) AND (NOT (EXISTS ( SELECT
-                   FROM outbox.operator_action a
-                  WHERE ((a.id = d.id) AND (a.action = 'promote'::text) AND (a.at >= d.finished_at) AND (a.at < d.next_attempt_at))))))
+                   FROM d n
+                  WHERE ((n.lease_no > d.lease_no) AND (NOT n.late) AND (COALESCE(n.started_at, n.finished_at) < d.next_attempt_at))))) AND (NOT (EXISTS ( SELECT
+                   FROM a
+                  WHERE ((a.action = 'promote'::text) AND (a.at >= d.finished_at) AND (a.at < d.next_attempt_at))))))
         UNION ALL
-         SELECT j.job_id,
-            'processing'::text AS status,
+         SELECT 'processing'::text AS status,
             e.claimed_at,
             e.attempt,
             NULL::text AS error,
-            j.tenant_id,
             e.series,
-            6,
-            j.id
-           FROM (outbox.entry e
-             JOIN outbox.job j ON ((j.id = e.id)))
-          WHERE (e.claimed_by IS NOT NULL)) h;
+            6
+           FROM outbox.entry e
+          WHERE ((e.id = j.id) AND (e.claimed_by IS NOT NULL))) h);
 
 COMMENT ON VIEW outbox.notification_history IS 'Every change of a job''s state; order by job_id, series, at, step.';
 
@@ -4066,18 +4160,18 @@ CREATE VIEW outbox.notification_replay AS
     a.at AS replayed_at,
     a.actor AS replayed_by,
     a.series,
-    f.attempt AS failed_attempts,
-    f.finished_at AS failed_at,
+    f.failed_attempts,
+    f.failed_at,
     l.reason,
     f.error_class,
     f.error_code,
     f.error_message,
-    s.status AS outcome,
-    s.finished_at AS outcome_at,
-    j.id,
+    f.outcome,
+    f.outcome_at,
+    a.id,
     a.why,
     a.run_id
-   FROM ((((( SELECT a_1.id,
+   FROM (((( SELECT a_1.id,
             a_1.action,
             a_1.at,
             a_1.actor,
@@ -4086,25 +4180,115 @@ CREATE VIEW outbox.notification_replay AS
             ((a_1.detail ->> 'run_id'::text))::uuid AS run_id
            FROM outbox.operator_action a_1
           WHERE (a_1.action = ANY (ARRAY['retry'::text, 'replay'::text]))) a
-     JOIN outbox.job j ON ((j.id = a.id)))
-     LEFT JOIN LATERAL ( SELECT d.attempt,
-            d.finished_at,
-            d.error_class,
-            d.error_code,
-            d.error_message
+     CROSS JOIN LATERAL ( SELECT j_1.job_id,
+            j_1.tenant_id,
+            j_1.user_id,
+            j_1.channel,
+            j_1.queue,
+            j_1.template_code,
+            j_1.event_id,
+            j_1.campaign_id
+           FROM outbox.job j_1
+          WHERE (j_1.id = a.id)
+         OFFSET 0) j)
+     LEFT JOIN LATERAL ( SELECT max(d.attempt) FILTER (WHERE (d.series < a.series)) AS failed_attempts,
+            max(d.finished_at) FILTER (WHERE (d.series < a.series)) AS failed_at,
+            max(d.error_class) FILTER (WHERE (d.series < a.series)) AS error_class,
+            max(d.error_code) FILTER (WHERE (d.series < a.series)) AS error_code,
+            max(d.error_message) FILTER (WHERE (d.series < a.series)) AS error_message,
+            max(d.status) FILTER (WHERE (d.series = a.series)) AS outcome,
+            max(d.finished_at) FILTER (WHERE (d.series = a.series)) AS outcome_at
            FROM outbox.delivery d
-          WHERE ((d.id = a.id) AND (d.series = (a.series - 1)) AND d.terminal AND (NOT d.late))) f ON (true))
+          WHERE ((d.id = a.id) AND ((d.series >= (a.series - 1)) AND (d.series <= a.series)) AND d.terminal AND (NOT d.late))) f ON (true))
      LEFT JOIN LATERAL ( SELECT l_1.reason
            FROM outbox.dead_letter l_1
           WHERE ((l_1.id = a.id) AND (l_1.series = (a.series - 1)))
           ORDER BY l_1.dead_letter_id DESC
-         LIMIT 1) l ON (true))
-     LEFT JOIN LATERAL ( SELECT d.status,
-            d.finished_at
-           FROM outbox.delivery d
-          WHERE ((d.id = a.id) AND (d.series = a.series) AND d.terminal AND (NOT d.late))) s ON (true));
+         LIMIT 1) l ON (true));
 
 COMMENT ON VIEW outbox.notification_replay IS 'One row for each new series of a failed job: what had failed, who asked for it when, what came of it.';
+
+CREATE VIEW outbox.notification_trouble AS
+ SELECT d.id,
+    d.tenant_id,
+    l.queue,
+    d.series,
+    d.attempt,
+    d.lease_no,
+    d.late,
+    d.status,
+    d.provider,
+    d.error_class,
+    d.error_code,
+    d.error_message,
+    d.started_at,
+    d.finished_at,
+    d.next_attempt_at
+   FROM (outbox.delivery d
+     LEFT JOIN outbox.lane l ON ((l.lane_id = d.lane_id)))
+  WHERE (d.late OR (d.status <> 'SENT'::text));
+
+COMMENT ON VIEW outbox.notification_trouble IS 'One row for each attempt and each end that did not go as it should, or came late: bound id to read its days alone.';
+
+CREATE VIEW outbox.notification_waiting AS
+ SELECT j.job_id,
+    l.tenant_id,
+    j.user_id,
+    j.channel,
+    l.queue,
+    j.template_code,
+    j.event_id,
+    j.campaign_id,
+    j.category,
+    outbox.from_priority(e.priority) AS priority,
+    outbox.live_status(e.claimed_by, e.available_at, e.waits) AS status,
+    outbox.waits_for(e.claimed_by, e.lane_id, l.paused_at, l.held_at, l.scope, e.available_at, e.waits) AS waiting_for,
+    outbox.id_time(e.id) AS accepted_at,
+    j.send_after,
+    e.expires_at,
+    e.available_at AS due_at,
+    e.series,
+    e.attempt AS attempts,
+    d.error_code AS last_error_code,
+    d.error_message AS last_error,
+        CASE
+            WHEN (e.claimed_by IS NULL) THEN COALESCE(l.paused_at, l.held_at)
+            ELSE NULL::timestamp with time zone
+        END AS stopped_at,
+        CASE
+            WHEN (e.claimed_by IS NULL) THEN l.paused_by
+            ELSE NULL::text
+        END AS paused_by,
+        CASE
+            WHEN (e.claimed_by IS NULL) THEN l.hold_code
+            ELSE NULL::text
+        END AS hold_code,
+        CASE
+            WHEN (e.claimed_by IS NULL) THEN l.hold_reason
+            ELSE NULL::text
+        END AS hold_reason,
+    e.id
+   FROM (((outbox.entry e
+     JOIN outbox.lane l ON ((l.lane_id = abs(e.lane_id))))
+     CROSS JOIN LATERAL ( SELECT j_1.job_id,
+            j_1.user_id,
+            j_1.channel,
+            j_1.template_code,
+            j_1.event_id,
+            j_1.campaign_id,
+            j_1.category,
+            j_1.send_after
+           FROM outbox.job j_1
+          WHERE (j_1.id = e.id)
+         OFFSET 0) j)
+     LEFT JOIN LATERAL ( SELECT d_1.error_code,
+            d_1.error_message
+           FROM outbox.delivery d_1
+          WHERE ((d_1.id = e.id) AND (NOT d_1.late))
+          ORDER BY d_1.lease_no DESC
+         LIMIT 1) d ON (true));
+
+COMMENT ON VIEW outbox.notification_waiting IS 'One row for each job that has not ended.';
 
 ALTER TABLE outbox.operator_action ALTER COLUMN action_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME outbox.operator_action_action_id_seq
@@ -4418,48 +4602,22 @@ ALTER TABLE outbox.socket_message ALTER COLUMN message_id ADD GENERATED ALWAYS A
     CACHE 1
 );
 
-CREATE TABLE outbox.stat_minute (
+CREATE TABLE outbox.stat_quarter (
     at timestamp with time zone NOT NULL,
-    epoch bigint,
-    duration_ms_sum bigint DEFAULT 0 NOT NULL,
     lane_id integer NOT NULL,
-    sent integer DEFAULT 0 NOT NULL,
-    failed integer DEFAULT 0 NOT NULL,
-    retrying integer DEFAULT 0 NOT NULL,
-    expired integer DEFAULT 0 NOT NULL,
-    cancelled integer DEFAULT 0 NOT NULL,
-    rescued integer DEFAULT 0 NOT NULL,
-    late integer DEFAULT 0 NOT NULL,
-    pickup_ms_sum bigint DEFAULT 0 NOT NULL,
+    sent bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    retrying bigint DEFAULT 0 NOT NULL,
+    expired bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL,
+    rescued bigint DEFAULT 0 NOT NULL,
+    late bigint DEFAULT 0 NOT NULL,
     durations integer[],
     pickups integer[],
-    attempts jsonb
+    arrivals integer[]
 );
 
-ALTER TABLE ONLY outbox.stat_minute FORCE ROW LEVEL SECURITY;
-
-CREATE TABLE outbox.stat_second (
-    at timestamp with time zone NOT NULL,
-    epoch bigint,
-    duration_ms_sum bigint DEFAULT 0 NOT NULL,
-    lane_id integer NOT NULL,
-    sent integer DEFAULT 0 NOT NULL,
-    failed integer DEFAULT 0 NOT NULL,
-    retrying integer DEFAULT 0 NOT NULL,
-    expired integer DEFAULT 0 NOT NULL,
-    cancelled integer DEFAULT 0 NOT NULL,
-    rescued integer DEFAULT 0 NOT NULL,
-    late integer DEFAULT 0 NOT NULL,
-    pickup_ms_sum bigint DEFAULT 0 NOT NULL,
-    durations integer[],
-    pickups integer[],
-    attempts jsonb,
-    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
-    ids bigint[],
-    lease_nos integer[]
-);
-
-ALTER TABLE ONLY outbox.stat_second FORCE ROW LEVEL SECURITY;
+ALTER TABLE ONLY outbox.stat_quarter FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE outbox.stat_total (
     lane_id integer NOT NULL,
@@ -4710,6 +4868,12 @@ ALTER TABLE ONLY outbox.socket_message
 ALTER TABLE ONLY outbox.socket
     ADD CONSTRAINT socket_pkey PRIMARY KEY (tenant_id, user_id, process_id);
 
+ALTER TABLE ONLY outbox.stat_hour
+    ADD CONSTRAINT stat_hour_pkey PRIMARY KEY (at, lane_id);
+
+ALTER TABLE ONLY outbox.stat_quarter
+    ADD CONSTRAINT stat_quarter_pkey PRIMARY KEY (at, lane_id);
+
 ALTER TABLE ONLY outbox.stat_total
     ADD CONSTRAINT stat_total_pkey PRIMARY KEY (lane_id);
 
@@ -4735,6 +4899,8 @@ CREATE UNIQUE INDEX delivery_end ON ONLY outbox.delivery USING btree (id, series
 CREATE UNIQUE INDEX delivery_lease ON ONLY outbox.delivery USING btree (id, lease_no, late);
 
 CREATE INDEX delivery_recipient ON ONLY outbox.delivery USING btree (recipient_hash, id) WHERE (recipient_hash IS NOT NULL);
+
+CREATE INDEX delivery_trouble ON ONLY outbox.delivery USING btree (status, id) WHERE (late OR (status <> 'SENT'::text));
 
 CREATE UNIQUE INDEX device_address ON outbox.device USING btree (tenant_id, channel, address);
 
@@ -4764,6 +4930,8 @@ CREATE INDEX lane_held ON outbox.lane USING btree (probe_at) WHERE (held_at IS N
 
 CREATE INDEX operator_action_job ON outbox.operator_action USING btree (id) WHERE (id IS NOT NULL);
 
+CREATE INDEX operator_action_series ON outbox.operator_action USING btree (at) WHERE (action = ANY (ARRAY['retry'::text, 'replay'::text]));
+
 CREATE INDEX ordering_gap_dead ON outbox.ordering_gap USING btree (dead_id) WHERE (dead_id IS NOT NULL);
 
 CREATE INDEX outcome_log_at ON outbox.outcome_log USING btree (at);
@@ -4787,8 +4955,6 @@ CREATE INDEX socket_message_attempt ON outbox.socket_message USING btree (attemp
 CREATE INDEX socket_message_process ON outbox.socket_message USING btree (process_id, message_id);
 
 CREATE INDEX socket_process ON outbox.socket USING btree (process_id);
-
-CREATE INDEX stat_minute_at ON outbox.stat_minute USING btree (at);
 
 CREATE INDEX stat_second_at ON outbox.stat_second USING btree (at);
 
@@ -4924,7 +5090,9 @@ CREATE POLICY everything ON outbox.socket TO outbox_owner, outbox_dispatcher USI
 
 CREATE POLICY everything ON outbox.socket_message TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
-CREATE POLICY everything ON outbox.stat_minute TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+CREATE POLICY everything ON outbox.stat_hour TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
+CREATE POLICY everything ON outbox.stat_quarter TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.stat_second TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
@@ -4982,7 +5150,7 @@ CREATE POLICY own_tenant ON outbox.job TO outbox_api USING ((outbox.sees(tenant_
 
 CREATE POLICY own_tenant ON outbox.job_key TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.lane TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.lane TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.operator_action TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
@@ -5016,9 +5184,13 @@ CREATE POLICY own_tenant ON outbox.socket TO outbox_api USING (outbox.sees(tenan
 
 CREATE POLICY own_tenant ON outbox.socket_message TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.stat_minute TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
+CREATE POLICY own_tenant ON outbox.stat_hour TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
    FROM outbox.lane l
-  WHERE (l.lane_id = stat_minute.lane_id)))));
+  WHERE (l.lane_id = stat_hour.lane_id)))));
+
+CREATE POLICY own_tenant ON outbox.stat_quarter TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
+   FROM outbox.lane l
+  WHERE (l.lane_id = stat_quarter.lane_id)))));
 
 CREATE POLICY own_tenant ON outbox.stat_second TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
    FROM outbox.lane l
@@ -5054,7 +5226,9 @@ ALTER TABLE outbox.socket ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.socket_message ENABLE ROW LEVEL SECURITY;
 
-ALTER TABLE outbox.stat_minute ENABLE ROW LEVEL SECURITY;
+ALTER TABLE outbox.stat_hour ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE outbox.stat_quarter ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.stat_second ENABLE ROW LEVEL SECURITY;
 
@@ -5086,6 +5260,9 @@ GRANT ALL ON FUNCTION outbox.accepted_status(send_after timestamp with time zone
 REVOKE ALL ON FUNCTION outbox.acts_for(tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.acts_for(tenant text) TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.add_counts(a bigint[], b bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.add_counts(a bigint[], b bigint[]) TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.add_faults(parsed outbox.parsed[], unhandled text[], unknown_templates text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.add_faults(parsed outbox.parsed[], unhandled text[], unknown_templates text[]) TO outbox_dispatcher;
 
@@ -5103,6 +5280,10 @@ GRANT ALL ON FUNCTION outbox.address_user(channel text, address text) TO outbox_
 
 REVOKE ALL ON FUNCTION outbox.analyze_parents(now timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.analyze_parents(now timestamp with time zone) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.arrival_bounds_s() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.arrival_bounds_s() TO outbox_auditor;
+GRANT ALL ON FUNCTION outbox.arrival_bounds_s() TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.authenticate(hash bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.authenticate(hash bytea) TO outbox_dispatcher;
@@ -5356,6 +5537,10 @@ GRANT ALL ON FUNCTION outbox.pause_destination(wanted text, pause_s double preci
 REVOKE ALL ON FUNCTION outbox.payload_priority(value jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.payload_priority(value jsonb) TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.pickup_bounds_s() FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.pickup_bounds_s() TO outbox_auditor;
+GRANT ALL ON FUNCTION outbox.pickup_bounds_s() TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.plain_meta(job jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.plain_meta(job jsonb) TO outbox_dispatcher;
 
@@ -5384,6 +5569,10 @@ GRANT ALL ON FUNCTION outbox.prune_lanes(lanes_max integer) TO outbox_dispatcher
 
 REVOKE ALL ON FUNCTION outbox.prune_retired(jobs_max integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.prune_retired(jobs_max integer) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.quantile_s(counts bigint[], bounds_s double precision[], q double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.quantile_s(counts bigint[], bounds_s double precision[], q double precision) TO outbox_auditor;
+GRANT ALL ON FUNCTION outbox.quantile_s(counts bigint[], bounds_s double precision[], q double precision) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.raise_conflicts(results outbox.enqueued[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.raise_conflicts(results outbox.enqueued[]) TO outbox_dispatcher;
@@ -5532,12 +5721,20 @@ GRANT ALL ON FUNCTION outbox.uuid7() TO outbox_producer;
 GRANT ALL ON FUNCTION outbox.uuid7() TO outbox_api;
 GRANT ALL ON FUNCTION outbox.uuid7() TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.waits_for(claimed_by bigint, lane_id integer, paused_at timestamp with time zone, held_at timestamp with time zone, scope text, available_at timestamp with time zone, waits smallint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.waits_for(claimed_by bigint, lane_id integer, paused_at timestamp with time zone, held_at timestamp with time zone, scope text, available_at timestamp with time zone, waits smallint) TO outbox_auditor;
+GRANT ALL ON FUNCTION outbox.waits_for(claimed_by bigint, lane_id integer, paused_at timestamp with time zone, held_at timestamp with time zone, scope text, available_at timestamp with time zone, waits smallint) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.waits_for(claimed_by bigint, lane_id integer, paused_at timestamp with time zone, held_at timestamp with time zone, scope text, available_at timestamp with time zone, waits smallint) TO outbox_api;
+
 REVOKE ALL ON FUNCTION outbox.whole_job(job_id uuid, created_at timestamp with time zone, job jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.whole_job(job_id uuid, created_at timestamp with time zone, job jsonb) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.whole_job(job_id uuid, created_at timestamp with time zone, job jsonb) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.without_nulls(object jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.without_nulls(object jsonb) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.sum_counts(bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.sum_counts(bigint[]) TO outbox_dispatcher;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.alert TO outbox_dispatcher;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.alert TO outbox_api;
@@ -5616,6 +5813,18 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.lane_share TO outbox_dispatche
 GRANT SELECT ON TABLE outbox.notification TO outbox_auditor;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.notification TO outbox_dispatcher;
 
+GRANT SELECT ON TABLE outbox.notification_backlog TO outbox_auditor;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.notification_backlog TO outbox_dispatcher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.stat_hour TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.stat_hour TO outbox_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.stat_second TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.stat_second TO outbox_api;
+
+GRANT SELECT ON TABLE outbox.notification_count TO outbox_auditor;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.notification_count TO outbox_dispatcher;
+
 GRANT SELECT ON TABLE outbox.notification_delivery TO outbox_auditor;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.notification_delivery TO outbox_dispatcher;
 
@@ -5624,6 +5833,12 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.notification_history TO outbox
 
 GRANT SELECT ON TABLE outbox.notification_replay TO outbox_auditor;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.notification_replay TO outbox_dispatcher;
+
+GRANT SELECT ON TABLE outbox.notification_trouble TO outbox_auditor;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.notification_trouble TO outbox_dispatcher;
+
+GRANT SELECT ON TABLE outbox.notification_waiting TO outbox_auditor;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.notification_waiting TO outbox_dispatcher;
 
 GRANT USAGE ON SEQUENCE outbox.operator_action_action_id_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.operator_action_action_id_seq TO outbox_api;
@@ -5689,11 +5904,8 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.socket_message TO outbox_api;
 GRANT USAGE ON SEQUENCE outbox.socket_message_message_id_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.socket_message_message_id_seq TO outbox_api;
 
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.stat_minute TO outbox_dispatcher;
-GRANT SELECT ON TABLE outbox.stat_minute TO outbox_api;
-
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.stat_second TO outbox_dispatcher;
-GRANT SELECT ON TABLE outbox.stat_second TO outbox_api;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.stat_quarter TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.stat_quarter TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.stat_total TO outbox_dispatcher;
 GRANT SELECT ON TABLE outbox.stat_total TO outbox_api;

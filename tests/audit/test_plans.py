@@ -119,7 +119,7 @@ def test_what_is_unsent_is_found_from_the_live_entries(auditor: psycopg.Connecti
     assert sum(n for table, n in read.items() if table.startswith("job")) <= JOBS // WAITING
 
 
-@pytest.mark.parametrize("name", ["failures", "latency", "duplicates", "expired"])
+@pytest.mark.parametrize("name", ["failures", "duplicates", "expired"])
 def test_a_report_reads_no_days_before_those_it_is_about(
     desk: Desk, auditor: psycopg.Connection[Any], name: str
 ) -> None:
@@ -129,6 +129,41 @@ def test_a_report_reads_no_days_before_those_it_is_about(
     days = {table.rpartition("_")[2] for table in large(set(read))}
     assert days
     assert min(days) >= day
+
+
+@pytest.mark.parametrize("name", ["failures", "duplicates", "expired"])
+def test_a_report_of_what_went_wrong_does_not_read_what_went_well(
+    auditor: psycopg.Connection[Any], name: str
+) -> None:
+    _, read, whole = plan_of(auditor, name)
+    assert large(whole) == set()
+    assert sum(n for table, n in read.items() if table.startswith("delivery")) <= JOBS // 50
+    assert not any(table.startswith("job") for table in read)
+
+
+@pytest.mark.parametrize("name", ["latency", "tenants"])
+def test_a_report_of_counts_reads_no_history(auditor: psycopg.Connection[Any], name: str) -> None:
+    _, read, _ = plan_of(auditor, name)
+    assert large(set(read)) == set()
+
+
+def test_a_replay_reads_its_own_job_and_no_day_whole(
+    desk: Desk, auditor: psycopg.Connection[Any]
+) -> None:
+    replayed = 20
+    desk.admin.execute(
+        "insert into outbox.operator_action (actor, action, tenant_id, id, detail)"
+        " select 'kim', 'replay', 'default', d.id, '{\"series\": 2}' from outbox.delivery as d"
+        " where d.status = 'FAILED' order by d.id limit %s",
+        (replayed,),
+    )
+    desk.admin.execute("analyze outbox.operator_action")
+    found, read, whole = plan_of(auditor, "replays")
+    assert found == replayed
+    assert large(whole) == set()
+    assert sum(n for table, n in read.items() if table.startswith("job")) == replayed
+    assert sum(n for table, n in read.items() if table.startswith("delivery")) <= replayed
+    desk.admin.execute("delete from outbox.operator_action")
 
 
 def test_one_job_s_history_reads_one_partition(

@@ -18,7 +18,7 @@ from outbox.embedded_cluster import find_binaries
 from outbox_sql.audit import load, names
 from tests.audit.hand import Hand
 from tests.audit.story import ANN, CAMPAIGN, EVENT, Story, tell
-from tests.engine.desk import Desk
+from tests.engine.desk import QUEUE, Desk, Scripted, drain
 from tests.postgres import Database
 
 WANTED = {
@@ -219,18 +219,41 @@ async def test_unsent_names_what_holds_a_lane(
     assert row["why"] == "held: smtp.login, 535 who are you"
 
 
-async def test_latency_counts_from_acceptance_and_from_when_it_was_due(
-    desk: Desk, hand: Hand, story: Story, auditor: psycopg.Connection[DictRow]
+async def test_latency_tells_by_day_and_queue_how_soon_jobs_were_delivered_and_taken(
+    desk: Desk, story: Story, auditor: psycopg.Connection[DictRow]
 ) -> None:
-    desk.admin.execute("update outbox.job set send_after = outbox.id_time(id) + interval '90 s'")
-    desk.admin.execute(
-        "update outbox.delivery set finished_at = outbox.id_time(id) + interval '100 s'"
+    """Of what dispatchers have counted: seconds that are not rolled up yet, and hours that are."""
+    desk.admin.execute("delete from outbox.stat_second")
+    pickups, arrivals = [0] * 17, [0] * 18
+    arrivals[10], arrivals[12] = 94, 6  # up to 30 s, and up to 300
+    pickups[2] = 100
+    counted = (
+        "insert into outbox.{} (at, lane_id, sent, pickups, arrivals)"
+        " select date_trunc('hour', now()) - %s * interval '1 day', l.lane_id, 100, %s, %s"
+        " from outbox.lane as l where l.queue = 'email' and l.tenant_id = 'default'"
     )
-    rows = ask(auditor, "latency")
-    assert [
-        (row["queue"], row["sent"], float(row["total_s_p50"]), float(row["due_s_max"]))
-        for row in rows
-    ] == [("bulk", 2, 100.0, 10.0), ("email", 3, 100.0, 10.0)]
+    desk.admin.execute(counted.format("stat_second").encode(), (0, pickups, arrivals))
+    desk.admin.execute(counted.format("stat_hour").encode(), (1, pickups, arrivals))
+    desk.admin.execute(counted.format("stat_hour").encode(), (30, pickups, arrivals))
+    today, yesterday = ask(auditor, "latency")
+    assert today["day"] > yesterday["day"]
+    for row in (today, yesterday):
+        assert (row["queue"], row["sent"]) == ("email", 100)
+        assert 10 < float(row["delivered_s_p50"]) <= 30
+        assert 60 < float(row["delivered_s_p95"]) <= 300
+        assert 0.0025 <= float(row["waited_s_p99"]) <= 0.005
+    assert ask(auditor, "latency", tenant="acme") == []
+
+
+async def test_latency_is_known_of_everything_that_a_dispatcher_has_sent(
+    desk: Desk, auditor: psycopg.Connection[DictRow]
+) -> None:
+    for _ in range(2):
+        desk.enqueue()
+    await drain(desk, {QUEUE: Scripted()})
+    (row,) = ask(auditor, "latency")
+    assert row["sent"] == 2
+    assert float(row["delivered_s_p99"]) < 60
 
 
 async def test_duplicates_show_what_was_sent_twice_after_a_fault(
@@ -273,6 +296,6 @@ async def test_tenants_are_counted_by_volume(
 ) -> None:
     rows = ask(auditor, "tenants")
     assert [
-        (row["tenant_id"], row["jobs"], row["sent"], row["expired"], row["not_over"])
+        (row["tenant_id"], row["sent"], row["failed"], row["expired"], row["not_over"])
         for row in rows
-    ] == [("default", 8, 4, 1, 3), ("acme", 1, 1, 0, 0)]
+    ] == [("default", 4, 2, 1, 3), ("acme", 1, 0, 0, 0)]

@@ -19,10 +19,13 @@ from tests.postgres import Database
 
 AUDITOR_READS = {
     *("notification", "notification_delivery", "notification_history", "notification_replay"),
+    *("notification_waiting", "notification_trouble", "notification_count"),
+    "notification_backlog",
 }
 AUDITOR_CALLS = {
     *("address_hash", "id_of", "id_time", "id_floor", "from_priority", "live_status"),
-    *("ended_status", "accepted_status"),
+    *("ended_status", "accepted_status", "waits_for"),
+    *("quantile_s", "arrival_bounds_s", "pickup_bounds_s"),
 }
 PRODUCER_CALLS = {
     "enqueue",
@@ -261,8 +264,10 @@ def fill_for_both(desk: Desk) -> None:
             "with key as (insert into outbox.ordering (tenant_id, queue, key_sha256)"
             " values (%(t)s, 'work', convert_to(%(t)s::text, 'UTF8')) returning ordering_id)"
             " insert into outbox.ordering_gap (ordering_id, place) select ordering_id, 0 from key",
-            "insert into outbox.stat_minute (at, lane_id, sent)"
-            " select at, lane_id, sent from outbox.stat_second",
+            "insert into outbox.stat_quarter (at, lane_id) select now(), lane_id from outbox.lane"
+            " on conflict do nothing",
+            "insert into outbox.stat_hour (at, lane_id) select now(), lane_id from outbox.lane"
+            " on conflict do nothing",
             "insert into outbox.socket (tenant_id, user_id, process_id) values (%(t)s, 'u1', 7)",
             "insert into outbox.socket_message (attempt_id, job_id, process_id, tenant_id,"
             " user_id, body) values (gen_random_uuid(), gen_random_uuid(), 7, %(t)s, 'u1', '{}')",
@@ -284,8 +289,9 @@ TENANT_OF = {
     " where o.ordering_id = x.ordering_id)",
     "entry": "(select l.tenant_id from outbox.lane as l where l.lane_id = x.lane_id)",
     "stat_second": "(select l.tenant_id from outbox.lane as l where l.lane_id = x.lane_id)",
-    "stat_minute": "(select l.tenant_id from outbox.lane as l where l.lane_id = x.lane_id)",
     "outcome_log": "(select l.tenant_id from outbox.lane as l where l.lane_id = x.lane_id)",
+    "stat_quarter": "(select l.tenant_id from outbox.lane as l where l.lane_id = x.lane_id)",
+    "stat_hour": "(select l.tenant_id from outbox.lane as l where l.lane_id = x.lane_id)",
     "stat_total": "(select l.tenant_id from outbox.lane as l where l.lane_id = x.lane_id)",
 }
 

@@ -390,7 +390,7 @@ async def test_the_database_itself_refuses_a_second_end_of_a_series(
         )
 
 
-async def test_old_seconds_roll_up_into_minutes_and_totals_without_losing_a_count(
+async def test_old_seconds_roll_up_into_quarters_hours_and_totals_without_losing_a_count(
     desk: Desk, link: Connection
 ) -> None:
     desk.enqueue()
@@ -398,23 +398,28 @@ async def test_old_seconds_roll_up_into_minutes_and_totals_without_losing_a_coun
     for second in range(120):
         desk.admin.execute(
             "insert into outbox.stat_second"
-            " (at, lane_id, sent, duration_ms_sum, durations, pickups, pickup_ms_sum, attempts)"
+            " (at, lane_id, sent, duration_ms_sum, durations, pickups, arrivals, pickup_ms_sum,"
+            " attempts)"
             " values (now() - interval '1 hour' + make_interval(secs => %s), %s, 2, 10,"
-            " array[1,1], array[0,2], 3,"
+            " array[1,1], array[0,2], array[2,0], 3,"
             ' \'[["smtp", "SENT", "", 2], ["smtp", "RETRYING", "temporary", 1]]\')',
             (second, lane),
         )
     await engine.roll_up(link, limit=70)
     await engine.roll_up(link, limit=70)
     assert desk.value("select count(*) from outbox.stat_second") == 0
-    assert desk.value("select sum(sent) from outbox.stat_minute") == 240
+    for table in ("stat_quarter", "stat_hour"):
+        assert desk.rows(
+            "select sum(sent)::int, sum(durations[2])::int, sum(pickups[2])::int,"
+            f" sum(arrivals[1])::int from outbox.{table}"
+        ) == [(240, 120, 240, 240)]
+        assert desk.value(f"select count(*) from outbox.{table}") <= 2
     assert desk.rows(
         "select sent, duration_ms_sum, durations, pickups from outbox.stat_total"
     ) == [(240, 1200, [120, 120], [0, 240])]
     assert desk.value("select pickup_ms_sum from outbox.stat_total") == 360
-    for table in ("stat_minute", "stat_total"):
-        assert desk.rows(
-            "select a.value ->> 0, a.value ->> 1, a.value ->> 2, sum((a.value ->> 3)::int)"
-            f" from outbox.{table} cross join lateral jsonb_array_elements(attempts) as a"
-            " group by 1, 2, 3 order by 2"
-        ) == [("smtp", "RETRYING", "temporary", 120), ("smtp", "SENT", "", 240)]
+    assert desk.rows(
+        "select a.value ->> 0, a.value ->> 1, a.value ->> 2, sum((a.value ->> 3)::int)"
+        " from outbox.stat_total cross join lateral jsonb_array_elements(attempts) as a"
+        " group by 1, 2, 3 order by 2"
+    ) == [("smtp", "RETRYING", "temporary", 120), ("smtp", "SENT", "", 240)]

@@ -58,7 +58,9 @@ with made as materialized (
     insert into outbox.operator_action (at, actor, action, tenant_id)
     values (%(at)s, 'ann', 'pause', 'default')
 ), minutes as (
-    insert into outbox.stat_minute (at, lane_id, sent) values (%(at)s, 1, %(jobs)s)
+    insert into outbox.stat_quarter (at, lane_id, sent) values (%(at)s, 1, %(jobs)s)
+), hours as (
+    insert into outbox.stat_hour (at, lane_id, sent) values (%(at)s, 1, %(jobs)s)
 )
 select m.id from made as m order by m.n
 """
@@ -73,7 +75,8 @@ select (select count(*) from outbox.job) as job,
        (select count(*) from outbox.operator_action) as operator_action,
        (select count(*) from outbox.event) as event,
        (select count(*) from outbox.sink_message) as sink_message,
-       (select count(*) from outbox.stat_minute) as stat_minute
+       (select count(*) from outbox.stat_quarter) as stat_quarter,
+       (select count(*) from outbox.stat_hour) as stat_hour
 """
 
 

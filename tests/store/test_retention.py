@@ -61,7 +61,8 @@ async def test_a_day_over_age_goes_with_all_that_belongs_to_its_jobs(
         "operator_action": 2,
         "event": 1,
         "sink_message": 1,
-        "stat_minute": 0,
+        "stat_quarter": 0,
+        "stat_hour": 1,
     }
     first = days_ago(RETENTION_DAYS).date().isoformat()
     assert partitions(desk.admin, "job")[0] == partitions(desk.admin, "delivery")[0] == first
@@ -311,5 +312,6 @@ async def test_a_year_goes_by_and_the_store_stays_as_large_as_its_retention(
     assert desk.value(past.format("job"), old) <= 10 * (RETENTION_DAYS + 3)
     assert desk.value(past.format("delivery"), old) == desk.value(past.format("job"), old)
     assert desk.value(past.format("job_key"), old) == 11 * desk.value(past.format("job"), old) / 10
-    assert kept(desk.admin)["stat_minute"] <= 32
+    assert kept(desk.admin)["stat_quarter"] <= 3
+    assert kept(desk.admin)["stat_hour"] <= RETENTION_DAYS + 1
     assert kept(desk.admin)["event"] <= RETENTION_DAYS + 1

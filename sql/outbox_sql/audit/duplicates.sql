@@ -8,13 +8,13 @@
 \if :{?rows_max} \else \set rows_max '1000' \endif
 with doubtful as (
     select d.id, d.series
-    from outbox.notification_delivery as d
+    from outbox.notification_trouble as d
     -- A late outcome, a dispatcher that died, an answer that never came.
-    where (d.late or d.error_code in ('lease.lost', 'dispatcher.stopped', 'dispatcher.error', 'delivery.timeout', 'http.timeout',
-                                      'http.lost', 'http.protocol', 'smtp.lost'))
+    where (d.late or d.status <> 'SENT'
+           and d.error_code in ('lease.lost', 'dispatcher.stopped', 'dispatcher.error', 'delivery.timeout', 'http.timeout',
+                                'http.lost', 'http.protocol', 'smtp.lost'))
       and :'tenant'::text in ('*', d.tenant_id)
       and d.id >= outbox.id_floor(now() - make_interval(days => :'days'::int))
-      and d.delivery_id >= outbox.id_floor(now() - make_interval(days => :'days'::int))
     group by d.id, d.series
 )
 select t.tenant_id, t.job_id, t.user_id, t.channel, t.queue, t.template_code, d.series, t.attempts, t.times_sent, t.late,

@@ -1,28 +1,30 @@
--- How long it took from acceptance to delivery, and from when the job was due: percentiles in
--- seconds, by day (UTC) and queue.
+-- How long it took until jobs were delivered, from when they might first be (accepted, and send_after come),
+-- and how long an attempt that was due waited for a dispatcher: quantiles in seconds, by day (UTC) of the delivery
+-- and queue. They come from histograms, so one is right to within its bucket.
 -- param tenant text '*' whose jobs; * for every tenant
--- param days int '7' jobs accepted in the last so many days
+-- param days int '7' what was delivered today and on so many days before
 \if :{?tenant} \else \set tenant '*' \endif
 \if :{?days} \else \set days '7' \endif
-with took as (
-    select (d.finished_at at time zone 'utc')::date as day, d.queue,
-           extract(epoch from d.finished_at - d.accepted_at)::float8 as total_s,
-           extract(epoch from d.finished_at - greatest(d.accepted_at, d.send_after))::float8 as due_s
-    from outbox.notification_delivery as d
-    where d.status = 'SENT' and not d.late
-      and :'tenant'::text in ('*', d.tenant_id)
-      and d.id >= outbox.id_floor(now() - make_interval(days => :'days'::int))
-      and d.delivery_id >= outbox.id_floor(now() - make_interval(days => :'days'::int))
+with counted as (
+    select (c.at at time zone 'utc')::date as day, c.queue, sum(c.sent)::bigint as sent,
+           array[sum(c.arrivals[1]), sum(c.arrivals[2]), sum(c.arrivals[3]), sum(c.arrivals[4]), sum(c.arrivals[5]), sum(c.arrivals[6]),
+                 sum(c.arrivals[7]), sum(c.arrivals[8]), sum(c.arrivals[9]), sum(c.arrivals[10]), sum(c.arrivals[11]), sum(c.arrivals[12]),
+                 sum(c.arrivals[13]), sum(c.arrivals[14]), sum(c.arrivals[15]), sum(c.arrivals[16]), sum(c.arrivals[17]), sum(c.arrivals[18])]::bigint[] as arrivals,
+           array[sum(c.pickups[1]), sum(c.pickups[2]), sum(c.pickups[3]), sum(c.pickups[4]), sum(c.pickups[5]), sum(c.pickups[6]),
+                 sum(c.pickups[7]), sum(c.pickups[8]), sum(c.pickups[9]), sum(c.pickups[10]), sum(c.pickups[11]), sum(c.pickups[12]),
+                 sum(c.pickups[13]), sum(c.pickups[14]), sum(c.pickups[15]), sum(c.pickups[16]), sum(c.pickups[17])]::bigint[] as pickups
+    from outbox.notification_count as c
+    where c.at >= date_trunc('day', now(), 'utc') - make_interval(days => :'days'::int)
+      and :'tenant'::text in ('*', c.tenant_id)
+    group by 1, 2
 )
-select t.day, t.queue, count(*) as sent,
-       round(percentile_cont(0.5) within group (order by t.total_s)::numeric, 3) as total_s_p50,
-       round(percentile_cont(0.95) within group (order by t.total_s)::numeric, 3) as total_s_p95,
-       round(percentile_cont(0.99) within group (order by t.total_s)::numeric, 3) as total_s_p99,
-       round(max(t.total_s)::numeric, 3) as total_s_max,
-       round(percentile_cont(0.5) within group (order by t.due_s)::numeric, 3) as due_s_p50,
-       round(percentile_cont(0.95) within group (order by t.due_s)::numeric, 3) as due_s_p95,
-       round(percentile_cont(0.99) within group (order by t.due_s)::numeric, 3) as due_s_p99,
-       round(max(t.due_s)::numeric, 3) as due_s_max
-from took as t
-group by t.day, t.queue
-order by t.day desc, t.queue;
+select c.day, c.queue, c.sent,
+       round(outbox.quantile_s(c.arrivals, outbox.arrival_bounds_s(), 0.5)::numeric, 3) as delivered_s_p50,
+       round(outbox.quantile_s(c.arrivals, outbox.arrival_bounds_s(), 0.95)::numeric, 3) as delivered_s_p95,
+       round(outbox.quantile_s(c.arrivals, outbox.arrival_bounds_s(), 0.99)::numeric, 3) as delivered_s_p99,
+       round(outbox.quantile_s(c.pickups, outbox.pickup_bounds_s(), 0.5)::numeric, 3) as waited_s_p50,
+       round(outbox.quantile_s(c.pickups, outbox.pickup_bounds_s(), 0.95)::numeric, 3) as waited_s_p95,
+       round(outbox.quantile_s(c.pickups, outbox.pickup_bounds_s(), 0.99)::numeric, 3) as waited_s_p99
+from counted as c
+where c.sent > 0 or c.pickups[1] is not null
+order by c.day desc, c.queue;

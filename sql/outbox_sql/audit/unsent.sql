@@ -13,14 +13,16 @@ select n.accepted_at, date_trunc('second', now() - n.accepted_at) as age, n.tena
            when 'send_after' then 'its send_after lies ahead'
            when 'backoff' then 'the pause before the next attempt'
            when 'snooze' then 'put off by its handler'
+           when 'ordering head' then 'another job of its ordering_key goes first'
+           when 'destination' then 'the rate or the breaker of where it goes'
+           when 'destination paused' then 'where it goes is paused'
+           when 'no handler' then 'no dispatcher has its handler'
            when 'dispatcher' then 'due, but no dispatcher has taken it'
            else 'an attempt is running'
        end as why,
        n.stopped_at, n.last_error_code, n.last_error
-from outbox.notification as n
--- Only what still waits or runs has a due_at: so the search starts from those few.
-where n.due_at is not null
-  and n.id < outbox.id_floor(now() - make_interval(secs => :'older_than_s'::int))
+from outbox.notification_waiting as n
+where n.id < outbox.id_floor(now() - make_interval(secs => :'older_than_s'::int))
   and :'tenant'::text in ('*', n.tenant_id)
 order by n.id
 limit :'rows_max'::int;

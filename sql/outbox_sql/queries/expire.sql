@@ -11,9 +11,9 @@ with over as materialized (
     delete from outbox.entry as e
     where e.id = any(array(select id from over))
 ), history as (
-    insert into outbox.delivery (id, finished_at, epoch, lease_no, series, attempt, terminal, status, tenant_id,
+    insert into outbox.delivery (id, finished_at, epoch, lease_no, series, attempt, terminal, status, tenant_id, lane_id,
         error_class, error_code, error_message)
-    select o.id, clock_timestamp(), %(epoch)s, o.lease_no + 1, o.series, o.attempt, true, 'EXPIRED', j.tenant_id,
+    select o.id, clock_timestamp(), %(epoch)s, o.lease_no + 1, o.series, o.attempt, true, 'EXPIRED', j.tenant_id, abs(o.lane_id),
         'expired', 'job.expired', 'expires_at passed before it could be delivered'
     from over as o
     cross join lateral (select j.tenant_id from outbox.job as j where j.id = o.id offset 0) as j

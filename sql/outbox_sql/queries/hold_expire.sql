@@ -21,9 +21,9 @@ with over as materialized (
     cross join lateral (select j.tenant_id, j.queue, j.job_id, j.created_at, j.job
                         from outbox.job as j where j.id = o.id offset 0) as j
 ), history as (
-    insert into outbox.delivery (id, finished_at, epoch, lease_no, series, attempt, terminal, status, tenant_id,
+    insert into outbox.delivery (id, finished_at, epoch, lease_no, series, attempt, terminal, status, tenant_id, lane_id,
         error_class, error_code, error_message)
-    select j.id, clock_timestamp(), %(epoch)s, j.lease_no + 1, j.series, j.attempt, true, 'FAILED', j.tenant_id,
+    select j.id, clock_timestamp(), %(epoch)s, j.lease_no + 1, j.series, j.attempt, true, 'FAILED', j.tenant_id, abs(j.lane_id),
         'configuration', j.hold_code, j.hold_reason
     from judged as j
 ), dead as (

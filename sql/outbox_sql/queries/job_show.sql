@@ -7,6 +7,7 @@ select n.job_id, n.tenant_id, n.status, n.waiting_for, n.channel, n.queue, n.use
        n.finished_at, n.series, n.attempts, nullif(n.max_attempts, 0) as max_attempts,
        n.last_error_class, n.last_error_code, n.last_error, n.receipt_status, n.receipt_at, n.resend_of,
        n.list_job_id, n.mode, n.id,
+       j.traceparent,
        outbox.whole_job(j.job_id, j.created_at, j.job)::text as job
 from outbox.api_notification as n
 join outbox.job as j on j.id = n.id

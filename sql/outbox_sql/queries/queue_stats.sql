@@ -12,8 +12,11 @@ with lanes as (
            count(*) filter (where e.claimed_by is null and e.available_at > clock_timestamp()) as delayed,
            min(e.available_at) filter (where e.claimed_by is null and e.lane_id > 0
                                          and e.available_at <= clock_timestamp()) as oldest
-    from lanes as l
-    join outbox.entry as e on e.lane_id = any(array[l.lane_id, -l.lane_id])
+    from outbox.entry as e
+    join lanes as l on l.lane_id = abs(e.lane_id)
+    -- All of them by one scan; those of one queue by the index of claims.
+    where %(queue)s::text is null
+       or e.lane_id = any(array(select x.lane_id from lanes as x union all select -x.lane_id from lanes as x))
     group by l.queue
 ), recent as (
     -- Seconds are folded into minutes and totals only once they are 20 minutes old.

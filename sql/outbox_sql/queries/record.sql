@@ -56,11 +56,11 @@ with o as materialized (
     left join gone as g on g.id = o.id and g.lease_no = o.lease_no
     left join moved as m on m.id = o.id and m.lease_no = o.lease_no
 ), history as (
-    insert into outbox.delivery (id, started_at, finished_at, next_attempt_at, epoch, recipient_hash, lease_no,
+    insert into outbox.delivery (id, started_at, finished_at, next_attempt_at, epoch, recipient_hash, lease_no, lane_id,
         duration_ms, template_version, series, attempt, late, terminal, status, tenant_id, provider,
         provider_message_id, recipient, subject, locale, error_class, error_code, error_message, content_sha256, content)
     select j.id, j.started_at, j.finished_at, case when not j.late and not j.cancelled and j.op = 'again' then j.next_at end,
-        j.epoch, case when j.recipient is not null then outbox.address_hash(j.recipient) end, j.lease_no,
+        j.epoch, case when j.recipient is not null then outbox.address_hash(j.recipient) end, j.lease_no, j.lane_id,
         j.duration_ms, j.template_version, j.series, j.attempt, j.late,
         j.op = 'end' or j.cancelled, j.said, j.tenant_id, j.provider, case when not j.erased then j.provider_message_id end,
         case when not j.erased then j.recipient end, case when not j.erased then j.subject end, j.locale, j.error_class,
@@ -84,9 +84,9 @@ with o as materialized (
     where j.dead_reason is not null and not j.late
 ), counted as (
     insert into outbox.stat_second (at, epoch, lane_id, duration_ms_sum, sent, failed, retrying, expired, cancelled,
-        late, ids, lease_nos, pickup_ms_sum, durations, pickups, attempts)
+        late, ids, lease_nos, pickup_ms_sum, durations, pickups, arrivals, attempts)
     select date_trunc('second', clock_timestamp()), %(epoch)s, c.lane_id, c.duration_ms_sum, c.sent, c.failed,
-        c.retrying, c.expired, c.cancelled, c.late, c.ids, c.lease_nos, coalesce(h.pickup_ms_sum, 0), h.durations, h.pickups, h.attempts
+        c.retrying, c.expired, c.cancelled, c.late, c.ids, c.lease_nos, coalesce(h.pickup_ms_sum, 0), h.durations, h.pickups, h.arrivals, h.attempts
     from (select coalesce(j.lane_id, 0) as lane_id,
                  coalesce(sum(j.duration_ms), 0) as duration_ms_sum,
                  count(*) filter (where j.said = 'SENT' and not j.late) as sent,
@@ -99,7 +99,7 @@ with o as materialized (
                  array_agg(j.lease_no) filter (where not j.late) as lease_nos
           from judged as j where (j.op <> 'release' or j.cancelled) and not j.repeated group by 1) as c
     left join json_to_recordset(%(histograms)s::json) as h(
-        lane_id int, pickup_ms_sum bigint, durations int[], pickups int[], attempts jsonb)
+        lane_id int, pickup_ms_sum bigint, durations int[], pickups int[], arrivals int[], attempts jsonb)
       on h.lane_id = c.lane_id
 )
 select j.id, j.lease_no, j.late, j.cancelled, j.repeated, j.ordering_id is not null as ordered, j.erased

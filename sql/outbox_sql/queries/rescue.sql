@@ -34,10 +34,10 @@ with lost as materialized (
                         from outbox.job as j where j.id = l.id offset 0) as j
 ), history as (
     insert into outbox.delivery (id, started_at, finished_at, next_attempt_at, epoch, lease_no, series, attempt,
-        terminal, status, tenant_id, error_class, error_code, error_message)
+        terminal, status, tenant_id, lane_id, error_class, error_code, error_message)
     select j.id, j.claimed_at, clock_timestamp(), case when not j.ended then clock_timestamp() end, %(epoch)s,
         j.lease_no, j.series, j.attempt, j.ended,
-        case when j.cancelled then 'CANCELLED' when j.ended then 'FAILED' else 'RETRYING' end, j.tenant_id, 'temporary',
+        case when j.cancelled then 'CANCELLED' when j.ended then 'FAILED' else 'RETRYING' end, j.tenant_id, abs(j.lane_id), 'temporary',
         'lease.lost', 'the dispatcher that had claimed it died or lost its lease'
     from judged as j
     on conflict (id, lease_no, late) do nothing

@@ -1,13 +1,18 @@
 -- What was done over time, a row for each step and queue that had something: for plots. Seconds are younger than
--- 20 minutes or so, minutes are older. It reads counts alone, so history costs nothing. Run it unprepared.
+-- 20 minutes or so; older are quarters of an hour, kept for two days, and hours. It reads counts alone, so history
+-- costs nothing. Run it unprepared: of quarters and hours the planner then leaves one out.
 with counted as (
     select s.at, s.lane_id, s.sent, s.failed, s.retrying, s.durations, s.pickups
     from outbox.stat_second as s
     where s.at >= %(since)s
     union all
     select s.at, s.lane_id, s.sent, s.failed, s.retrying, s.durations, s.pickups
-    from outbox.stat_minute as s
-    where s.at >= %(since)s
+    from outbox.stat_quarter as s
+    where s.at >= %(since)s and %(step_s)s < 3600
+    union all
+    select s.at, s.lane_id, s.sent, s.failed, s.retrying, s.durations, s.pickups
+    from outbox.stat_hour as s
+    where s.at >= %(since)s and %(step_s)s >= 3600
 )
 select l.queue,
        date_bin(make_interval(secs => %(step_s)s), s.at, timestamptz '2020-01-01 00:00:00+00') as at,

@@ -313,6 +313,7 @@ create table outbox.delivery (
     epoch             bigint,
     recipient_hash    bigint,
     lease_no          int         not null,
+    lane_id           int,        -- null of what came late
     duration_ms       int,
     template_version  int,
     series            smallint    not null,
@@ -337,6 +338,8 @@ create table outbox.delivery (
 create unique index delivery_lease on outbox.delivery (id, lease_no, late);
 create unique index delivery_end on outbox.delivery (id, series) where terminal and not late;
 create index delivery_recipient on outbox.delivery (recipient_hash, id) where recipient_hash is not null;
+-- What did not go well, for reports and searches: what did is no part of it, and costs nothing here.
+create index delivery_trouble on outbox.delivery (status, id) where late or status <> 'SENT';
 
 create table outbox.dead_letter (
     dead_letter_id    bigint      generated always as identity primary key,
@@ -513,17 +516,17 @@ create table outbox.stat_second (
     pickup_ms_sum     bigint      not null default 0,
     durations         int[],
     pickups           int[],
+    arrivals          int[],      -- of what was sent: from when it might first be, to when it was (outbox/telemetry.py)
     attempts          jsonb       -- [[provider, outcome, error_class, how many]…]
 );
 create index stat_second_at on outbox.stat_second (at);
-create table outbox.stat_minute (like outbox.stat_second including defaults);
 -- Besides: whose rows of history these counts are of, (id, lease_no) each, in two lists of one order (below zero: after
 -- this lease a new series was begun). So history can be followed by the time at which it was written without an index of its own.
 alter table outbox.stat_second
     add column xid       xid8     not null default pg_current_xact_id(),
     add column ids       bigint[],
     add column lease_nos int[];
--- The same, when the seconds have become minutes.
+-- The same, when the seconds are rolled up.
 create table outbox.outcome_log (
     at                timestamptz not null,
     xid               xid8        not null,
@@ -532,7 +535,24 @@ create table outbox.outcome_log (
     lease_nos         int[]       not null
 );
 create index outcome_log_at on outbox.outcome_log (at);
-create index stat_minute_at on outbox.stat_minute (at);
+-- As long as history is kept: what reports over weeks read instead of it.
+create table outbox.stat_hour (
+    at                timestamptz not null,
+    lane_id           int         not null,
+    sent              bigint      not null default 0,
+    failed            bigint      not null default 0,
+    retrying          bigint      not null default 0,
+    expired           bigint      not null default 0,
+    cancelled         bigint      not null default 0,
+    rescued           bigint      not null default 0,
+    late              bigint      not null default 0,
+    durations         int[],
+    pickups           int[],
+    arrivals          int[],
+    primary key (at, lane_id)
+);
+-- Two days of them, for plots of one day.
+create table outbox.stat_quarter (like outbox.stat_hour including all);
 create table outbox.stat_total (
     lane_id           int         primary key,
     sent              bigint      not null default 0,
@@ -559,6 +579,7 @@ create table outbox.operator_action (
     detail            jsonb       not null default '{}'
 );
 create index operator_action_job on outbox.operator_action (id) where id is not null;
+create index operator_action_series on outbox.operator_action (at) where action in ('retry', 'replay');
 
 create table outbox.template (
     tenant_id         text        not null,

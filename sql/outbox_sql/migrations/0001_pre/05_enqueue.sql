@@ -300,20 +300,20 @@ begin
 
     if some_expired then
         with expired as (
-            select p.id, p.tenant_id, p.queue from unnest(parsed) as p
+            select p.id, p.tenant_id, l.lane_id from unnest(parsed) as p
+            join outbox.lane as l on l.tenant_id = p.tenant_id and l.queue = p.queue and l.scope = outbox.scope_now()
             where p.expires_at <= store_jobs.at and (p.id in (select unnest(fresh_ids))) is true
         ), told as (
-            insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id,
+            insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id, lane_id,
                 error_class, error_code, error_message)
-            select e.id, store_jobs.at, 0, 1, 0, true, 'EXPIRED', e.tenant_id, 'expired', 'job.expired',
+            select e.id, store_jobs.at, 0, 1, 0, true, 'EXPIRED', e.tenant_id, e.lane_id, 'expired', 'job.expired',
                 'expires_at had passed when the job was accepted'
             from expired as e
         )
         insert into outbox.stat_second (at, lane_id, expired, ids, lease_nos)
-        select date_trunc('second', store_jobs.at), l.lane_id, cardinality(c.ids), c.ids,
+        select date_trunc('second', store_jobs.at), c.lane_id, cardinality(c.ids), c.ids,
             array_fill(0, array[cardinality(c.ids)])
-        from (select e.tenant_id, e.queue, array_agg(e.id) as ids from expired as e group by e.tenant_id, e.queue) as c
-        join outbox.lane as l on l.tenant_id = c.tenant_id and l.queue = c.queue and l.scope = outbox.scope_now();
+        from (select e.lane_id, array_agg(e.id) as ids from expired as e group by e.lane_id) as c;
     end if;
     return fresh_ids;
 end

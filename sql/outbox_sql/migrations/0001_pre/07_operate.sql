@@ -37,9 +37,9 @@ begin
         where e.id = w.id and w.claimed_by is not null
         returning e.id
     ), told as (
-        insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id,
+        insert into outbox.delivery (id, finished_at, lease_no, series, attempt, terminal, status, tenant_id, lane_id,
             error_class, error_code, error_message)
-        select g.id, at, g.lease_no + 1, g.series, g.attempt, true, 'CANCELLED', j.tenant_id,
+        select g.id, at, g.lease_no + 1, g.series, g.attempt, true, 'CANCELLED', j.tenant_id, abs(g.lane_id),
             'cancelled', 'job.cancelled', reason
         from gone as g cross join lateral (select j.tenant_id from outbox.job as j where j.id = g.id offset 0) as j
     ), counted as (

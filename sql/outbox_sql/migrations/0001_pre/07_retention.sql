@@ -155,10 +155,15 @@ begin
                              where x.at < moment - interval '7 days' order by x.at limit rows_max));
     get diagnostics gone = row_count;
     total := total + gone;
-    -- Plots go back 30 days; totals stay.
-    delete from outbox.stat_minute as s
-    where s.ctid = any(array(select x.ctid from outbox.stat_minute as x
-                             where x.at < moment - interval '31 days' order by x.at limit rows_max));
+    -- Plots of a day go by quarters of an hour, older ones by hours, which stay as long as history does; totals stay.
+    delete from outbox.stat_quarter as s
+    where s.ctid = any(array(select x.ctid from outbox.stat_quarter as x
+                             where x.at < moment - interval '2 days' order by x.at limit rows_max));
+    get diagnostics gone = row_count;
+    total := total + gone;
+    delete from outbox.stat_hour as s
+    where s.ctid = any(array(select x.ctid from outbox.stat_hour as x
+                             where x.at < kept_from order by x.at limit rows_max));
     get diagnostics gone = row_count;
     total := total + gone;
     delete from outbox.dispatcher as d

@@ -25,6 +25,9 @@ $$;
 -- A test key sees no job in earnest, so it can withdraw, retry or read none.
 alter policy own_tenant on outbox.job
     using (outbox.sees(tenant_id) and (test or current_setting('outbox.mode', true) is distinct from 'test'));
+-- Every figure is a join with lanes: of one who sees all, the planner must not expect a single one and look at
+-- all counts once for each (20 tenants of 8 queues: 12 s instead of 0.1).
+alter policy own_tenant on outbox.lane using ((select outbox.sees('*')) or outbox.sees(tenant_id));
 -- Entries carry no tenant: their lane does.
 alter table outbox.entry enable row level security;
 alter table outbox.entry force row level security;
@@ -41,7 +44,7 @@ do $$
 declare
     name text;
 begin
-    foreach name in array array['stat_second', 'stat_minute', 'stat_total', 'outcome_log'] loop
+    foreach name in array array['stat_second', 'stat_quarter', 'stat_hour', 'stat_total', 'outcome_log'] loop
         execute format('alter table outbox.%I enable row level security', name);
         execute format('alter table outbox.%I force row level security', name);
         execute format('create policy everything on outbox.%I to outbox_owner, outbox_dispatcher using (true) with check (true)', name);
@@ -87,9 +90,11 @@ grant execute on function outbox.enqueue, outbox.enqueue_many, outbox.enqueue_v1
     outbox.idempotent_job_id to outbox_producer, outbox_api, outbox_dispatcher;
 
 grant select on outbox.notification, outbox.notification_delivery, outbox.notification_history,
-    outbox.notification_replay to outbox_auditor;
+    outbox.notification_replay, outbox.notification_trouble, outbox.notification_waiting, outbox.notification_count, outbox.notification_backlog
+    to outbox_auditor;
 grant execute on function outbox.address_hash, outbox.id_of, outbox.from_priority, outbox.id_time, outbox.id_floor,
-    outbox.live_status, outbox.ended_status, outbox.accepted_status to outbox_auditor;
+    outbox.live_status, outbox.waits_for, outbox.ended_status, outbox.accepted_status,
+    outbox.quantile_s, outbox.arrival_bounds_s, outbox.pickup_bounds_s to outbox_auditor;
 
 -- An autoscaler sees this view and nothing else.
 grant usage on schema outbox to outbox_scaler;
@@ -121,12 +126,12 @@ grant execute on function outbox.find_job, outbox.cancel_jobs, outbox.retry_job,
     outbox.release_job, outbox.plan_replay, outbox.begin_replay, outbox.stop_replay, outbox.take_receipts, outbox.recent_payloads, outbox.address_user, outbox.set_paused,
     outbox.set_lane_limits, outbox.set_destination, outbox.limits_now, outbox.list_destinations,
     outbox.schema_revisions, outbox.unseen_by, outbox.erase_recipient, outbox.authenticate, outbox.sees, outbox.current_status,
-    outbox.live_status, outbox.ended_status, outbox.accepted_status, outbox.whole_job, outbox.from_priority,
+    outbox.live_status, outbox.waits_for, outbox.ended_status, outbox.accepted_status, outbox.whole_job, outbox.from_priority,
     outbox.to_priority, outbox.id_time, outbox.id_floor, outbox.ring, outbox.partition_days_left,
     outbox.make_partitions, outbox.retention_lag, outbox.clean_jobs, outbox.address_hash, outbox.to_time, outbox.uuid5, outbox.pointer,
     outbox.in_test_mode, outbox.told_of, outbox.differing to outbox_api;
 grant select on outbox.job_key, outbox.job, outbox.entry, outbox.delivery, outbox.dead_letter, outbox.lane,
-    outbox.receipt, outbox.operator_action, outbox.stat_second, outbox.stat_minute, outbox.stat_total,
+    outbox.receipt, outbox.operator_action, outbox.stat_second, outbox.stat_quarter, outbox.stat_hour, outbox.stat_total,
     outbox.outcome_log,
     outbox.dispatcher, outbox.handler, outbox.setting, outbox.queue_pause, outbox.control, outbox.ordering,
     outbox.ordering_gap, outbox.replay_run,

@@ -1,0 +1,41 @@
+-- A page of jobs of one status that few of all jobs have, newest first: those that have not ended are found from
+-- their entries, what failed, expired or was cancelled from the index of what went wrong. Run it unprepared, as
+-- job_list: then the planner leaves one of the two out.
+select n.job_id, n.tenant_id, n.status, n.waiting_for, n.channel, n.queue, n.user_id, n.template_code,
+       n.locale, n.event_id, n.campaign_id, n.category, n.priority, n.created_at, n.accepted_at, n.send_after,
+       n.expires_at,
+       n.due_at,
+       case when n.status in ('scheduled', 'pending', 'retrying') then n.due_at end as next_attempt_at,
+       n.finished_at, n.series, n.attempts, nullif(n.max_attempts, 0) as max_attempts,
+       n.last_error_class, n.last_error_code, n.last_error, n.receipt_status, n.receipt_at, n.resend_of,
+       n.list_job_id, n.mode, n.id
+from (
+    select e.id
+    from outbox.entry as e
+    join outbox.lane as l on l.lane_id = abs(e.lane_id)
+    where %(live)s::boolean
+      and outbox.live_status(e.claimed_by, e.available_at, e.waits) = %(status)s::text
+      and (%(queue)s::text is null or l.queue = %(queue)s)
+      and (%(tenant)s::text is null or l.tenant_id = %(tenant)s)
+    union all
+    select d.id
+    from outbox.delivery as d
+    where not %(live)s::boolean
+      and d.status = upper(%(status)s::text) and d.terminal and not d.late
+      and (%(tenant)s::text is null or d.tenant_id = %(tenant)s)
+      -- Its last series: a replayed one is listed by how that ended.
+      and not exists (select from outbox.delivery as x where x.id = d.id and x.series > d.series)
+) as found
+-- `offset 0` hands each id over as a constant: only the job's own day is read.
+cross join lateral (
+    select n.* from outbox.api_notification as n where n.id = found.id offset 0) as n
+where n.status = %(status)s::text
+  and (%(queue)s::text is null or n.queue = %(queue)s)
+  and (%(channel)s::text is null or n.channel = %(channel)s)
+  and (%(tenant)s::text is null or n.tenant_id = %(tenant)s)
+  and (%(template_code)s::text is null or n.template_code = %(template_code)s)
+  and (%(since)s::timestamptz is null or found.id >= outbox.id_floor(%(since)s))
+  and (%(until)s::timestamptz is null or found.id < outbox.id_floor(%(until)s))
+  and (%(before)s::bigint is null or found.id < %(before)s)
+order by found.id desc
+limit %(limit)s
