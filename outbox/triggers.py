@@ -124,9 +124,9 @@ class Timetable:
     def due(self, next_at: datetime, now: datetime, *, misfire: Misfire, grace_s: float) -> Due:
         """Say what to do at `now` of a schedule whose next fire was set for `next_at`."""
         late = now - timedelta(seconds=grace_s)
-        missed = 0
         kept: list[datetime] = []
-        at: datetime | None = next_at
+        at: datetime | None
+        at, missed = self._where_to_begin(next_at, now)
         while at is not None and at <= now:
             if at < late:
                 if misfire == "skip":
@@ -145,6 +145,28 @@ class Timetable:
                 del kept[0]
             at = self.next_after(at)
         return Due(tuple(kept), missed, at)
+
+    def _where_to_begin(self, next_at: datetime, now: datetime) -> tuple[datetime, int]:
+        """Return a fire from which few are left to be gone through, and how many come before it.
+
+        After weeks of absence all of them would take seconds, under the schedule's lock. No more
+        than CAUGHT_UP_MAX are made up for; of a cron those before are estimated by what is seen.
+        """
+        if self._trigger.every_s is not None:
+            every = timedelta(seconds=self._trigger.every_s)
+            left_out = max(0, (now - next_at) // every + 1 - CAUGHT_UP_MAX)
+            return next_at + every * left_out, left_out
+        span = timedelta(minutes=CAUGHT_UP_MAX)  # a cron fires once a minute at most
+        while now - span > next_at:
+            first = at = self.next_after(now - span)
+            fires = 0
+            while at is not None and at <= now:
+                fires += 1
+                at = self.next_after(at)
+            if first is not None and fires >= CAUGHT_UP_MAX:
+                return first, round(fires * ((first - next_at) / (now - first)))
+            span *= 2
+        return next_at, 0
 
     def _read_time(self, text: str, pointer: str) -> datetime:
         try:

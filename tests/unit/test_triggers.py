@@ -123,3 +123,42 @@ def test_a_long_absence_is_made_up_for_within_a_bound() -> None:
     assert len(due.fires) == CAUGHT_UP_MAX
     assert due.fires[-1] == now
     assert due.missed == 1_501 - CAUGHT_UP_MAX
+
+
+@pytest.mark.parametrize("misfire", ["skip", "once", "all"])
+@pytest.mark.parametrize(
+    "trigger", [Trigger(every_s=1), Trigger(cron="* * * * *"), Trigger(cron="*/5 8-17 * * 1-5")]
+)
+def test_an_absence_of_a_year_is_looked_through_by_a_few_thousand_steps(
+    trigger: Trigger, misfire: Misfire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timetable = Timetable(trigger, "Asia/Almaty")
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    now = datetime(2027, 1, 1, 12, tzinfo=UTC)
+    first = timetable.next_after(began)
+    assert first is not None
+    steps = 0
+    plain = Timetable.next_after
+
+    def counted(self: Timetable, after: datetime) -> datetime | None:
+        nonlocal steps
+        steps += 1
+        return plain(self, after)
+
+    monkeypatch.setattr(Timetable, "next_after", counted)
+    due = timetable.due(first, now, misfire=misfire, grace_s=60)
+    assert steps < 12_000
+    assert due.next_at is not None
+    assert due.next_at > now
+    expected = {"skip": 61 if trigger.every_s else 2, "once": 62, "all": CAUGHT_UP_MAX}[misfire]
+    assert len(due.fires) <= expected
+    assert due.missed > 20_000
+
+
+def test_what_a_cron_missed_in_weeks_is_told_to_within_a_few_percent() -> None:
+    timetable = Timetable(Trigger(cron="*/5 8-17 * * *"), "UTC")
+    first = timetable.next_after(datetime(2026, 1, 1, tzinfo=UTC))
+    assert first is not None
+    due = timetable.due(first, datetime(2026, 4, 11, tzinfo=UTC), misfire="all", grace_s=60)
+    assert len(due.fires) == CAUGHT_UP_MAX
+    assert due.missed + CAUGHT_UP_MAX == pytest.approx(100 * 120, rel=0.05)
