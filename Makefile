@@ -27,7 +27,7 @@ BENCH ?= drain enqueue fairness http latency mail webhook ordering upkeep
 # What steers another Python must not steer this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test check lint chaos bench bench-compare image-test rehearse-rollout rehearse-failover schema chart constraints clean
+.PHONY: help setup demo test check lint chaos bench bench-compare image-test rehearse-rollout rehearse-failover schema chart docs constraints clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -79,6 +79,11 @@ schema: $(STAMP)
 # What of the Helm chart follows from the code: settings, their defaults and bounds, alerts.
 chart: $(STAMP)
 	@$(BIN)/python -m tests.deploy.chart_files
+
+# The documents that follow from the code.
+docs: $(STAMP)
+	@$(BIN)/python -m outbox.settings > docs/settings.md
+	@$(BIN)/python -m tests.docs.api_page
 
 # The versions that `make setup` installs. No registry is named in it.
 constraints: $(STAMP)

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from outbox_sql.audit import load, names
+from tests.docs.api_page import PAGE, api_page
 from tests.postgres import Database
 
 ROOT = Path(__file__).parent.parent.parent
@@ -112,3 +113,14 @@ def test_the_readme_s_first_lines_of_sql_hand_a_job_over(
     assert shop.execute("select status, template_code from outbox.notification").fetchall() == [
         ("pending", "welcome_email")
     ]
+
+
+def test_the_page_of_the_api_is_what_the_openapi_document_says() -> None:
+    """After a change of a route: `make docs`."""
+    assert PAGE.read_text(encoding="utf-8") == api_page()
+
+
+def test_the_index_leads_to_every_document() -> None:
+    index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\((\w+\.md)\)", index))
+    assert linked == {p.name for p in (ROOT / "docs").glob("*.md")} - {"README.md"}
