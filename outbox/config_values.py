@@ -219,6 +219,13 @@ def _allow(text: str) -> tuple[str, ...]:
     return tuple(re.split(r"[,\s]+", text.strip(", \t\n")))
 
 
+def _trace_url(text: str) -> str:
+    if "{trace_id}" not in text:
+        raise ValueError("must hold {trace_id}, where the trace's id goes")
+    _web_url(text.replace("{trace_id}", "0" * 32))
+    return text
+
+
 def _web_url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or " " in text:
@@ -313,6 +320,7 @@ HOST: Parser[str] = Form("an IP address or a host name", _host)
 ALLOW: Parser[tuple[str, ...]] = Form("hosts and networks, separated by commas", _allow)
 WEB_URL: Parser[str] = Form("`https://…` or `http://…`", _web_url)
 PUBLIC_URL: Parser[str] = Form("`https://…`", _public_url)
+TRACE_URL: Parser[str] = Form("`https://…` with `{trace_id}` in it", _trace_url)
 WEBHOOK_SECRET: Parser[str] = Form("`whsec_` and base64; several with spaces", _webhook_secret)
 BACKOFF: Parser[tuple[float, ...]] = Form("seconds, separated by commas", _backoff)
 LOCALE: Parser[str] = Form("a language tag", _locale)

@@ -68,6 +68,7 @@ SECTIONS: Mapping[str, str] = {
     "LEASE_S": "Dispatchers",
     "JOB_BYTES_MAX": "Limits",
     "ALERT_WEBHOOK": "Alerts",
+    "TRACE_URL": "Traces",
     "LOG_LEVEL": "The log",
 }
 """The first setting of each section of docs/settings.md."""
@@ -312,6 +313,12 @@ class Config:
         "Where alerts are posted, signed as webhooks are; OUTBOX_WEBHOOK_ALLOW opens the way to"
         " hosts that aren't public. Unset: nowhere.",
         secret=True,
+    )
+    trace_url: str | None = _setting(
+        None,
+        values.TRACE_URL,
+        "Where your traces are shown: the dashboard's page of a job links to its own. Unset: it"
+        " shows the trace's id alone.",
     )
     log_level: LogLevel = _setting(
         "info",

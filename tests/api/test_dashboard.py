@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -131,6 +132,48 @@ async def test_personal_data_is_masked_until_asked_for_and_asking_is_written_dow
         "select actor, detail ->> 'job_id' from outbox.operator_action where action = 'job.reveal'"
     )
     assert row == ("key of default", job_id)
+
+
+async def test_a_recipient_s_addresses_are_masked_until_asked_for_and_asking_is_written_down(
+    api: Api,
+) -> None:
+    put = {"email": "ann@example.com"}
+    admin = await api.new_key("default", "admin")
+    async with api.with_key(admin) as client:
+        assert (await client.put("/api/v1/recipients/ann", json=put)).status_code < 300
+    viewer = await api.new_key("default", "jobs:read")
+    async with signed_in(api, viewer) as client:
+        assert (await client.post("/recipients/ann/reveal")).status_code == 403
+    operator = await api.new_key("default", "jobs:read", "jobs:write")
+    async with signed_in(api, operator) as client:
+        page = (await client.get("/recipients/ann?tenant_id=default")).text
+        assert "ann@example.com" not in page
+        assert "/recipients/ann/reveal" in page
+        shown = await client.post("/recipients/ann/reveal?tenant_id=default")
+        assert "ann@example.com" in shown.text
+        assert (await client.post("/recipients/nobody/reveal")).status_code == 404
+    rows = api.rows(
+        "select actor, detail ->> 'user_id' from outbox.operator_action"
+        " where action = 'recipient.reveal'"
+    )
+    assert rows == [("key of default", "ann")]
+
+
+async def test_a_job_is_cancelled_for_a_reason_that_the_log_keeps(api: Api) -> None:
+    later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    job_id = await post(api, send_after=later)
+    operator = await api.new_key("default", "jobs:read", "jobs:write")
+    async with signed_in(api, operator) as client:
+        assert 'id="why"' in (await client.get(f"/jobs/{job_id}")).text
+        cancelled = await client.post(f"/jobs/{job_id}/cancel", data={"reason": "Заказ отменён"})
+        assert cancelled.status_code == 204
+        assert (await client.post(f"/jobs/{job_id}/cancel")).status_code < 500
+    assert await status_of(api, job_id) == "cancelled"
+    (row,) = api.rows(
+        "select actor, detail ->> 'reason' from outbox.operator_action"
+        " where action = 'cancel' and id is not null"
+    )
+    assert row == ("key of default", "Заказ отменён")
 
 
 async def test_a_job_is_found_by_any_of_its_keys(open_api: Api) -> None:

@@ -12,6 +12,8 @@ from tests.cli.shell import Shell, free_port, until
 from tests.postgres import Database
 
 LEAVE_S = 5.0
+AT_ONCE_S = 8.0
+"""What a slow machine needs to end a process; a stream that nobody ends lasts for minutes."""
 JOB = {"channel": "inbox", "user_id": "ann", "content": "Hello", "data": {}, "meta": {}}
 
 
@@ -53,3 +55,29 @@ def _asked(connection: socket.socket) -> str:
         answer += connection.recv(4096)
     assert answer.startswith(b"HTTP/1.1 200 ")
     return answer.decode().lower()
+
+
+def test_an_api_leaves_at_once_although_somebody_follows_a_page(
+    shell: Shell, database: Database
+) -> None:
+    port = free_port()
+    shell.environ |= {
+        "OUTBOX_DATABASE_URL": database.url,
+        "OUTBOX_PORT": str(port),
+        "OUTBOX_AUTH": "off",
+        "OUTBOX_LEAVE_S": "0",
+    }
+    serving = shell.start("api")
+    serving.ready()
+    with (
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as browser,
+        browser.stream("GET", "/live/overview") as followed,
+    ):
+        told = followed.iter_text()
+        assert "event: overview" in next(told)
+        told_at = monotonic()
+        serving.process.send_signal(signal.SIGTERM)
+        # The stream comes to its proper end: no error, and nothing that is cut off.
+        assert "Traceback" not in "".join(told)
+    assert serving.process.wait(20) == 0
+    assert monotonic() - told_at < AT_ONCE_S

@@ -105,11 +105,16 @@ async def cancel_job(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIRespons
     One that failed and keeps others with its ordering_key back is given up: they go on.
     """
     query = read_query(request, CancelQuery)
+    return answer(await withdraw(request, job_id, query.tenant_id, reason=query.reason))
+
+
+async def withdraw(
+    request: ApiRequest, job_id: UUID, tenant_id: str | None, *, reason: str | None
+) -> JobNow:
+    """Withdraw one job. Raises Problem 409 where it is too late."""
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
-        found = await locate_job(connection, request, job_id, query.tenant_id)
-        results = await jobs.cancel(
-            connection, [found.id], actor=request.auth.name, reason=query.reason
-        )
+        found = await locate_job(connection, request, job_id, tenant_id)
+        results = await jobs.cancel(connection, [found.id], actor=request.auth.name, reason=reason)
         match results[found.id]:
             case "cancelled":
                 pass
@@ -117,12 +122,12 @@ async def cancel_job(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIRespons
                 # Raising rolls back: one attempt must not be marked where the answer says no.
                 raise Problem(409, "An attempt of this job is running.")
             case "released":
-                return answer(JobNow(job_id=job_id, status="failed"))
+                return JobNow(job_id=job_id, status="failed")
             case "ended":
                 row = await jobs.show(connection, found.id)
                 if row is None or row.status != "cancelled":
                     raise Problem(409, "This job has ended already.")
-    return answer(JobNow(job_id=job_id, status="cancelled"))
+    return JobNow(job_id=job_id, status="cancelled")
 
 
 @operation(

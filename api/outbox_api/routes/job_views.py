@@ -146,7 +146,8 @@ async def show_job(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIResponse:
 
 def _full_view(row: FullJobRow) -> FullJobView:
     fields = msgspec.structs.asdict(row)
-    fields.pop("id")
+    for name in ("id", "traceparent"):
+        fields.pop(name)
     fields["job"] = raw(row.job)
     return FullJobView(**fields)
 

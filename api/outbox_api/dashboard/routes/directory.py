@@ -10,9 +10,9 @@ from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
-from outbox.store import operate, providers, recipients
+from outbox.store import catalog, limits, operate, providers, recipients
 from outbox_api.answers import write_cursor
-from outbox_api.dashboard.rendering import page, page_route, query_of
+from outbox_api.dashboard.rendering import page, page_route, query_of, read_form
 from outbox_api.problems import not_found
 from outbox_api.requests import ApiRequest
 from outbox_api.routes.job_views import cursor_number
@@ -88,8 +88,15 @@ async def list_providers(request: ApiRequest) -> ASGIResponse:
         rows = await providers.list_providers(connection, tenant=request.auth.tenant)
         held = await operate.held_lanes(connection, tenant=request.auth.tenant)
         attempts = await operate.provider_attempts(connection, tenant=request.auth.tenant)
+        destinations = await limits.list_destinations(connection)
     return await page(
-        request, "providers", here="providers", rows=rows, held=held, attempts=attempts
+        request,
+        "providers",
+        here="providers",
+        rows=rows,
+        held=held,
+        attempts=attempts,
+        destinations=destinations,
     )
 
 
@@ -126,4 +133,25 @@ async def show_recipient(request: ApiRequest, user_id: FromPath[str]) -> ASGIRes
     return await page(request, "recipient", here="recipients", r=row, inbox=inbox, unread=unread)
 
 
-ROUTES = [operator_log, list_providers, list_recipients, show_recipient]
+@page_route(
+    "POST", "/recipients/{user_id:str}/reveal", summary="Show addresses", needs="jobs:write"
+)
+async def reveal_recipient(request: ApiRequest, user_id: FromPath[str]) -> ASGIResponse:
+    """Show a recipient's addresses; that they were asked for is written down."""
+    await read_form(request)
+    tenant = one_tenant(request.auth, query_of(request, OneQuery).tenant_id)
+    async with runtime_of(request).database.transaction(request.auth.sees) as connection:
+        row = await recipients.get_recipient(connection, tenant, user_id)
+        if row is None:
+            raise not_found("recipient")
+        await catalog.note_action(
+            connection,
+            actor=request.auth.name,
+            action="recipient.reveal",
+            tenant=tenant,
+            detail={"user_id": user_id},
+        )
+    return await page(request, "part_addresses", r=row)
+
+
+ROUTES = [operator_log, list_providers, list_recipients, show_recipient, reveal_recipient]

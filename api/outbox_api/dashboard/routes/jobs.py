@@ -16,10 +16,12 @@ from outbox.message import JobStatus
 from outbox.store import catalog, jobs, queues
 from outbox.store.jobs import FullJobRow, JobFilter, JobRow
 from outbox.store.pool import Connection
+from outbox.tracecontext import trace_id_of
 from outbox_api.answers import write_cursor
 from outbox_api.dashboard.humane import masked_json
 from outbox_api.dashboard.live import live_part
 from outbox_api.dashboard.rendering import (
+    framed,
     goes,
     page,
     page_route,
@@ -39,6 +41,7 @@ from outbox_api.tenancy import TenantQuery, tenant_filter
 
 SHOWN = 50
 EVERY_S = 0.7
+REASON_CHARS_MAX = 500
 UNINDEXED_BACK = timedelta(days=7)
 """No index knows templates: a search for one looks so far back."""
 
@@ -149,8 +152,18 @@ async def show_job(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIResponse:
         raise not_found("job")
     part = await _part(request, job_id, tenant_id)
     masked = _pretty(masked_json(msgspec.json.decode(row.job)))
+    trace_id = trace_id_of(row.traceparent)
+    trace_url = runtime_of(request).config.trace_url
     return await page(
-        request, "job", here="jobs", job=row, part=part, payload=masked, at=_at(tenant_id)
+        request,
+        "job",
+        here="jobs",
+        job=row,
+        part=part,
+        payload=masked,
+        at=_at(tenant_id),
+        trace_id=trace_id,
+        trace_url=trace_url.replace("{trace_id}", trace_id) if trace_url and trace_id else None,
     )
 
 
@@ -237,7 +250,29 @@ async def said(
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
         found = await locate_job(connection, request, job_id, tenant_id)
         await _note(connection, request, found.tenant_id, "job.reveal", job_id)
-    return await page(request, "part_said", c=content)
+    return await page(
+        request,
+        "part_said",
+        c=content,
+        frame=f"/jobs/{job_id}/said/{lease_no}/html{_at(tenant_id)}",
+    )
+
+
+@page_route(
+    "GET", PATH + "/said/{lease_no:int}/html", summary="Show an attempt's HTML", needs="jobs:write"
+)
+async def said_html(
+    request: ApiRequest, job_id: FromPath[UUID], lease_no: FromPath[int]
+) -> ASGIResponse:
+    """Show a mail as it looks, for the sandboxed frame; that is written down, too."""
+    tenant_id = read_query(request, TenantQuery).tenant_id
+    content = await content_of(request, job_id, lease_no, tenant_id)
+    if content.rendered is None or not content.rendered.html:
+        raise not_found("HTML part")
+    async with runtime_of(request).database.transaction(request.auth.sees) as connection:
+        found = await locate_job(connection, request, job_id, tenant_id)
+        await _note(connection, request, found.tenant_id, "job.reveal", job_id)
+    return framed(content.rendered.html)
 
 
 async def _note(
@@ -278,10 +313,14 @@ async def release(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIResponse:
 
 @page_route("POST", PATH + "/cancel", summary="Cancel", needs="jobs:write")
 async def cancel(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIResponse:
-    """Withdraw it."""
-    await read_form(request)
-    await job_actions.cancel_job.fn(request, job_id)
-    return told("Cancelled.")
+    """Withdraw it, for a reason that the operator log keeps."""
+    form = await read_form(request)
+    tenant_id = read_query(request, TenantQuery).tenant_id
+    reason = form.get("reason", "").strip()[:REASON_CHARS_MAX] or None
+    now = await job_actions.withdraw(request, job_id, tenant_id, reason=reason)
+    return told(
+        "Cancelled." if now.status == "cancelled" else "Given up: what it kept back goes on."
+    )
 
 
 @page_route("POST", PATH + "/resend", summary="Resend", needs="jobs:write")
@@ -299,6 +338,7 @@ ROUTES = [
     follow,
     reveal,
     said,
+    said_html,
     retry,
     promote,
     release,

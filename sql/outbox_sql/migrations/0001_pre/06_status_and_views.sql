@@ -69,7 +69,9 @@ comment on column outbox.notification_delivery.delivery_id is
 
 -- For reports over many rows: nothing of the job but its lane, so no day's jobs are read for it.
 create view outbox.notification_trouble as
-select d.id, d.tenant_id, l.queue, d.series, d.attempt, d.lease_no, d.late, d.status, d.provider, d.error_class, d.error_code,
+select d.id, d.tenant_id,
+       -- A lane that is no more, or none: what came late.
+       coalesce(l.queue, (select j.queue from outbox.job as j where j.id = d.id)) as queue, d.series, d.attempt, d.lease_no, d.late, d.status, d.provider, d.error_class, d.error_code,
        d.error_message, d.started_at, d.finished_at, d.next_attempt_at
 from outbox.delivery as d
 left join outbox.lane as l on l.lane_id = d.lane_id

@@ -192,6 +192,7 @@ create function outbox.prune_lanes(lanes_max int default 500) returns int
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
     set lock_timeout = '50ms' as $$
 declare
+    counts text;
     doomed int[];
 begin
     if not pg_try_advisory_xact_lock(hashtextextended('outbox.prune_lanes', 0)) then
@@ -228,9 +229,30 @@ begin
     update outbox.stat_second as s set lane_id = m.lane_id
     from outbox.lane as l join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
     where l.lane_id = any(doomed) and s.lane_id = l.lane_id;
-    update outbox.stat_minute as s set lane_id = m.lane_id
-    from outbox.lane as l join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
-    where l.lane_id = any(doomed) and s.lane_id = l.lane_id;
+    foreach counts in array array['stat_quarter', 'stat_hour'] loop
+        execute format($sql$
+            with gone as (delete from outbox.%1$I as s where s.lane_id = any($1) returning s.*)
+            insert into outbox.%1$I as h (at, lane_id, sent, failed, retrying, expired, cancelled, rescued, late,
+                durations, pickups, arrivals)
+            select g.at, m.lane_id, sum(g.sent), sum(g.failed), sum(g.retrying), sum(g.expired), sum(g.cancelled),
+                sum(g.rescued), sum(g.late), outbox.sum_counts(g.durations::bigint[])::int[],
+                outbox.sum_counts(g.pickups::bigint[])::int[], outbox.sum_counts(g.arrivals::bigint[])::int[]
+            from gone as g
+            join outbox.lane as l on l.lane_id = g.lane_id
+            join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
+            group by g.at, m.lane_id
+            on conflict (at, lane_id) do update
+            set sent = h.sent + excluded.sent,
+                failed = h.failed + excluded.failed,
+                retrying = h.retrying + excluded.retrying,
+                expired = h.expired + excluded.expired,
+                cancelled = h.cancelled + excluded.cancelled,
+                rescued = h.rescued + excluded.rescued,
+                late = h.late + excluded.late,
+                durations = outbox.add_counts(h.durations, excluded.durations)::int[],
+                pickups = outbox.add_counts(h.pickups, excluded.pickups)::int[],
+                arrivals = outbox.add_counts(h.arrivals, excluded.arrivals)::int[] $sql$, counts) using doomed;
+    end loop;
     delete from outbox.lane as l where l.lane_id = any(doomed);
     perform pg_notify('outbox_bell', 'control');
     return cardinality(doomed);
