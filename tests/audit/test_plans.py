@@ -33,9 +33,10 @@ with placed as (
     insert into outbox.entry (id, available_at, lane_id, priority)
     select id, now(), %(lane)s, 1 from placed where n %% {WAITING} = 0
 )
-insert into outbox.delivery (id, started_at, finished_at, lane_id, lease_no, series, attempt, terminal,
-    status, tenant_id, recipient, recipient_hash, error_code)
-select id, now(), now(), %(lane)s, 1, 1, 1, true, case when n %% 50 = 0 then 'FAILED' else 'SENT' end,
+insert into outbox.delivery (id, started_at, finished_at, lane_id, lease_no, series, attempt,
+    terminal, status, tenant_id, recipient, recipient_hash, error_code)
+select id, now(), now(), %(lane)s, 1, 1, 1, true,
+    case when n %% 50 = 0 then 'FAILED' else 'SENT' end,
     'default', 'user-' || n %% {USERS}, outbox.address_hash('user-' || n %% {USERS}),
     case when n %% 50 = 0 then 'smtp.mailbox' end
 from placed where n %% {WAITING} <> 0

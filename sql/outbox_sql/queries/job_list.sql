@@ -16,8 +16,9 @@ where (%(status)s::text is null or n.status = %(status)s)
   and (%(event_id)s::text is null or n.event_id = %(event_id)s)
   and (%(campaign_id)s::text is null or n.campaign_id = %(campaign_id)s)
   and (%(template_code)s::text is null or n.template_code = %(template_code)s)
-  and (%(recipient)s::text is null or n.id in (select d.id from outbox.delivery as d
-                                               where d.recipient_hash = outbox.address_hash(%(recipient)s)))
+  -- An array: each job is then looked up, whatever the planner believes of how many there are.
+  and (%(recipient)s::text is null or n.id = any(array(select d.id from outbox.delivery as d
+                                                       where d.recipient_hash = outbox.address_hash(%(recipient)s))))
   and (%(since)s::timestamptz is null or n.id >= outbox.id_floor(%(since)s))
   and (%(until)s::timestamptz is null or n.id < outbox.id_floor(%(until)s))
   and (%(before)s::bigint is null or n.id < %(before)s)
