@@ -249,7 +249,9 @@ def audit(
     from outbox_bench.audit import Options, measure
 
     options = Options(deliveries=deliveries, days=days, rounds=rounds, url=url)
-    _show(measure(options, _said), json)
+    with _watching() as said:
+        figures = measure(options, said)
+    _show(figures, json)
 
 
 @app.command("flat")
