@@ -37,6 +37,7 @@ def claimed(job_json: str) -> Claimed:
         created_at=ACCEPTED,
         traceparent=None,
         job_json=job_json,
+        test=False,
         epoch=Epoch(1),
     )
 
