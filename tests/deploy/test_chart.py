@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import helm_python as helm
-import kubernetes_validate
 import promql_parser
 import pytest
 import yaml
+from jsonschema import ValidationError  # type: ignore[import-untyped]  # no stubs
 
 from outbox.config import load_config
 from outbox.settings import Config, specs
@@ -20,6 +21,7 @@ from outbox_dispatcher.service import Dispatcher
 from outbox_dispatcher.settings import DispatcherSettings
 from tests.deploy.chart_files import BY_THE_CHART, files, secrets
 from tests.deploy.charts import CHART, FULL, NEEDED, Manifest, merged, pods, rendered
+from tests.deploy.custom_resources import validate
 from tests.postgres import Database
 
 EXAMPLE = yaml.safe_load((CHART / "examples/cloudnative-pg-values.yaml").read_text())
@@ -31,8 +33,9 @@ MATRIX = {
     "open": (merged(NEEDED, {"networkPolicy": {"enabled": False},
                              "migrations": {"enabled": False}}), False),
 }  # fmt: skip
-FOREIGN = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PodMonitor",
-           "PrometheusRule", "HTTPRoute"}  # fmt: skip
+VERSIONS = ["1.37", "1.36", "1.35"]
+CUSTOM = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PodMonitor",
+          "PrometheusRule", "HTTPRoute", "Cluster"}  # fmt: skip
 
 
 @pytest.fixture(params=list(MATRIX.values()), ids=list(MATRIX))
@@ -48,11 +51,49 @@ def test_helm_finds_nothing_to_complain_of() -> None:
         assert (said, report["errors"]) == ([], [])
 
 
-@pytest.mark.parametrize("version", ["1.37", "1.36", "1.35"])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_every_manifest_is_what_kubernetes_takes(manifests: list[Manifest], version: str) -> None:
     for each in manifests:
-        if each["kind"] not in FOREIGN:
-            kubernetes_validate.validate(each, version, strict=True)
+        validate(each, version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_example_s_database_is_what_kubernetes_takes(version: str) -> None:
+    made = _example()
+    assert [each["kind"] for each in made] == ["Cluster", "Secret"]
+    for each in made:
+        validate(each, version)
+
+
+@pytest.mark.parametrize("kind", sorted(CUSTOM))
+def test_a_misspelt_field_of_a_custom_resource_is_found(kind: str) -> None:
+    manifest = next(each for each in [*rendered(FULL), *_example()] if each["kind"] == kind)
+    places = list(_objects(manifest["spec"], "$.spec"))
+    for place, found in places:
+        found["missspelt"] = 1
+        with pytest.raises(ValidationError) as caught:
+            validate(manifest, VERSIONS[0])
+        assert caught.value.json_path.startswith(place)
+        del found["missspelt"]
+    validate(manifest, VERSIONS[0])
+    manifest["metadata"]["missspelt"] = "x"
+    with pytest.raises(ValidationError, match="missspelt"):
+        validate(manifest, VERSIONS[0])
+
+
+def _example() -> list[Manifest]:
+    return list(yaml.safe_load_all((CHART / "examples/cloudnative-pg.yaml").read_text()))
+
+
+def _objects(value: object, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every object whose fields the schema names, with its place."""
+    if isinstance(value, dict) and not place.endswith((".matchLabels", ".labels", ".annotations")):
+        yield place, value
+        for key, inner in value.items():
+            yield from _objects(inner, f"{place}.{key}")
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _objects(inner, f"{place}[{number}]")
 
 
 def test_names_are_given_once(manifests: list[Manifest]) -> None:
