@@ -166,16 +166,47 @@ def test_what_follows_from_the_code_is_up_to_date() -> None:
         assert path.read_text() == text, f"run `make chart`: {path.name} is older than the code"
 
 
-def test_every_value_is_documented_or_says_what_it_is() -> None:
-    text = (CHART / "values.yaml").read_text()
-    for section in ("secrets", "settings"):
-        block = re.search(rf"^{section}:\n((?:  .*\n)+)", text, re.M)
-        assert block is not None
-        lines = block[1].splitlines()
-        assert len(lines) % 2 == 0
-        for comment, value in zip(lines[::2], lines[1::2], strict=True):
-            assert comment.startswith("  # "), value
-            assert not value.startswith("  # "), value
+def test_every_value_is_documented_and_is_what_the_schema_knows() -> None:
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    root = yaml.compose("\n".join(lines))
+    assert isinstance(root, yaml.MappingNode)
+    found = list(_values(root, schema, ""))
+    assert len(found) > 100
+    bare = [place for place, line, _ in found
+            if line is not None and not re.match(r" *# \S", lines[line - 1])]  # fmt: skip
+    assert bare == [], "no comment stands above these"
+    assert [place for place, _, known in found if not known] == [], "the schema lacks these"
+
+
+def test_every_value_that_the_schema_knows_is_in_the_file() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert [place for place in _unset(values, schema, "") if place != ".global"] == []
+    pool = schema["properties"]["pools"]["additionalProperties"]["properties"]
+    assert {*pool} == {"queues", *values["poolDefaults"]}
+
+
+def _unset(value: object, schema: dict[str, Any], place: str) -> Iterator[str]:
+    """Yield the places that the schema names and `value` does not have."""
+    if isinstance(value, dict):
+        for name, of in schema.get("properties", {}).items():
+            if name not in value:
+                yield f"{place}.{name}"
+            yield from _unset(value.get(name), of, f"{place}.{name}")
+
+
+def _values(
+    node: yaml.MappingNode, schema: dict[str, Any], place: str
+) -> Iterator[tuple[str, int | None, bool]]:
+    """Yield each value's place, the line of its key where it has its own, and if it's known."""
+    named = schema.get("properties")
+    for key, value in node.value:
+        of = (named or {}).get(key.value, schema.get("additionalProperties"))
+        known = isinstance(of, dict) or (named is None and "additionalProperties" not in schema)
+        yield f"{place}.{key.value}", None if node.flow_style else key.start_mark.line, known
+        if isinstance(value, yaml.MappingNode):
+            yield from _values(value, of if isinstance(of, dict) else {}, f"{place}.{key.value}")
 
 
 @pytest.mark.parametrize(
