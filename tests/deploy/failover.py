@@ -5,10 +5,14 @@ mode before them, an API, two dispatchers, clients that try again until they are
 primary's network goes (no reset, no farewell: nothing tells anybody), it is killed, the replica is
 promoted, and pgbouncer is pointed at it. The verdict is tests/faults/checker.py's: what was
 acknowledged is there and ends once, and duplicates are only where the history tells of the fault.
+
+With `--lossy` nothing waits for the replica, which is cut off for the primary's last seconds: jobs
+that were acknowledged then are lost, and the rehearsal succeeds if the checker says so.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -35,6 +39,10 @@ CONCURRENCY = 10
 CALM_S = 8.0
 NOTICED_S = 1.0
 """How soon whoever watches the primary promotes the replica: a choice, not a measurement."""
+BEHIND_S = 2.0
+"""For how long a lossy rehearsal's replica hears nothing before the cut."""
+LOST = "committed, and lost"
+"""The checker's words for an acknowledged job that is not there."""
 RECORDED_WITHIN = timedelta(seconds=1)
 """What ended shortly before the cut was not recorded yet, and comes late after it."""
 SIZE = Size(clients=6, pause_s=0.05)
@@ -79,8 +87,17 @@ class Server(Postgres):
 
     def cut_off(self) -> None:
         """Take its network away, then end it: whoever is connected is told nothing."""
-        subprocess.run(["ip", "-n", self.host.name, "link", "set", "eth0", "down"], check=True)
+        self.link("down")
         self.kill()
+
+    def link(self, state: str) -> None:
+        """Have its network "up" or "down"."""
+        subprocess.run(["ip", "-n", self.host.name, "link", "set", "eth0", state], check=True)
+
+    def wait_for_nobody(self) -> None:
+        """Commit without the replica from now on."""
+        self.run("alter system set synchronous_standby_names = ''")
+        self.run("select pg_reload_conf()")
 
     def promote(self) -> None:
         """Have it take writes, as the only one."""
@@ -155,8 +172,8 @@ class Report:
         yield f"{len(self.broken)} promises broken" if self.broken else "every promise held"
 
 
-def rehearse(folder: Path) -> Report:
-    """Lose the primary under load."""
+def rehearse(folder: Path, *, lossy: bool = False) -> Report:
+    """Lose the primary under load; `lossy`: with commits that the replica never heard of."""
     here = Release("", ROOT, "the working tree")
     with contextlib.ExitStack() as stack:
         net = stack.enter_context(network())
@@ -187,8 +204,14 @@ def rehearse(folder: Path) -> Report:
         load = Load(net.host("cl"), f"http://{api.address}:8080", SIZE, "--again")
         stack.callback(load.kill)
         time.sleep(CALM_S)
+        if lossy:
+            primary.wait_for_nobody()
+            standby.link("down")
+            time.sleep(BEHIND_S)
         cut_at, cut = datetime.now(UTC), time.monotonic()
         primary.cut_off()
+        if lossy:
+            standby.link("up")
         time.sleep(NOTICED_S)
         standby.promote()
         promoted, promoted_at = time.monotonic(), datetime.now(UTC)
@@ -215,7 +238,13 @@ def rehearse(folder: Path) -> Report:
 
 
 def main() -> int:
-    """Rehearse once; exit 1 where a promise was broken, and keep the logs then."""
+    """Rehearse once; exit 1 where a promise was broken, and keep the logs then.
+
+    `--lossy` the other way round: exit 1 unless the checker finds that jobs were lost.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lossy", action="store_true")
+    lossy = parser.parse_args().lossy
     lack = lacking()
     if lack is None and not Path(pgbouncer()).exists():
         lack = "pgbouncer is not installed (Debian: apt-get install pgbouncer)"
@@ -224,9 +253,12 @@ def main() -> int:
         return 2
     folder = Path(tempfile.mkdtemp(prefix="outbox-failover-"))
     folder.chmod(0o755)
-    report = rehearse(folder)
+    report = rehearse(folder, lossy=lossy)
     print("\n".join(report.lines()))
-    if report.broken:
+    if lossy:
+        lost = sum(each.endswith(LOST) for each in report.broken)
+        print(f"{lost} acknowledged jobs were lost, and the checker found them")
+    if (lost == 0) if lossy else report.broken:
         print(f"logs are in {folder}", file=sys.stderr)
         return 1
     shutil.rmtree(folder)
