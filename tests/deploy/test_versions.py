@@ -50,7 +50,13 @@ class Host:
             return until(lambda: api.get(place).json()["status"] == "sent")
 
     def ready(self) -> httpx.Response:
-        return httpx.get(f"http://127.0.0.1:{self.port}/health/ready", trust_env=False)
+        return self._health("ready")
+
+    def live(self) -> httpx.Response:
+        return self._health("live")
+
+    def _health(self, what: str) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.port}/health/{what}", trust_env=False)
 
 
 @pytest.fixture
@@ -117,4 +123,25 @@ def test_a_process_that_is_migrated_past_stops_by_itself_and_says_so(
     assert "past this version" in answer.json()["detail"]
     assert dispatcher.process.wait(60) == 3
     assert "past this version" in dispatcher.log.read_text()
+    assert api.stop() == 0
+
+
+def test_new_code_on_an_older_schema_is_live_and_not_ready_and_says_why(
+    hosts: tuple[Host, Host], fresh: str
+) -> None:
+    old, new = hosts
+    assert new.shell.run("migrate").code == 0
+    api = new.api()
+    assert (new.ready().status_code, new.live().status_code) == (200, 200)
+    # As where a database is restored from a backup of before the upgrade.
+    with psycopg.connect(fresh) as admin:
+        admin.execute("drop schema outbox cascade")
+    assert old.shell.run("migrate").code == 0
+    answer = until(lambda: found if (found := new.ready()).status_code == 503 else None)
+    assert answer.json()["detail"] == "The database is not migrated for this version."
+    assert new.live().status_code == 200
+    early = new.shell.run("dispatcher")
+    assert (early.code, "0002_pre missing" in early.err) == (3, True), early.err
+    assert new.shell.run("migrate", "--phase", "pre").code == 0
+    assert until(lambda: new.ready().status_code == 200)
     assert api.stop() == 0
