@@ -384,7 +384,9 @@ async def test_a_stopped_dispatcher_finishes_what_runs_and_hands_back_what_does_
     async with dispatching(desk, {QUEUE: handler}, concurrency={QUEUE: 2}) as dispatcher:
         await desk.until(
             lambda: (
-                desk.value("select count(*) from outbox.entry where claimed_by is not null") == 4
+                handler.running == 2
+                and desk.value("select count(*) from outbox.entry where claimed_by is not null")
+                == 4
             )
         )
         dispatcher.stop()
