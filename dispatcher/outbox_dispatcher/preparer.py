@@ -68,9 +68,9 @@ class Preparer:
         Items that cannot be told anything about now are decided by that.
         """
         directory = self._tenants.get(items[0].claimed.tenant_id).directory
-        users = [(item, read_facts(item.claimed.job_json).user_id) for item in items]
         if directory is None:
             return
+        users = [(item, read_facts(item.claimed.job_json).user_id) for item in items]
         found = await directory.find(user_id for _, user_id in users if user_id is not None)
         for item, user_id in users:
             told = None if user_id is None else found[user_id]

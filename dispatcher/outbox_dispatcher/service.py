@@ -517,13 +517,13 @@ class Dispatcher:
             await self._prepare_known(known)
 
     async def _look_up(self, items: Sequence[Item]) -> None:
-        await self._preparer.look_up(items)
+        await self._or_blame(self._preparer.look_up, items)
         await self._prepare_known(items)
 
     async def _prepare_known(self, items: Sequence[Item]) -> None:
         assert self._links is not None
         async with self._links.side_lock:
-            await self._prepare_or_blame(items)
+            await self._or_blame(self._prepare_messages, items)
             for item in items:
                 if item.claimed.test and item.decided is not None:
                     item.decided = contained(item.decided)
@@ -542,18 +542,23 @@ class Dispatcher:
         for slots, ready in by_slots.items():
             slots.put(ready)
 
-    async def _prepare_or_blame(self, items: Sequence[Item]) -> None:
-        """Prepare; where a mistake of ours falls upon a batch, find whose it is, and blame it."""
+    async def _prepare_messages(self, items: Sequence[Item]) -> None:
         assert self._links is not None
+        await self._prepare_batch(self._links.side, items, catalog=self.lanes.catalog)
+
+    async def _or_blame(
+        self, work: Callable[[Sequence[Item]], Awaitable[None]], items: Sequence[Item]
+    ) -> None:
+        """Do it; where a mistake of ours falls upon a batch, find whose it is, and blame it."""
         try:
-            await self._prepare_batch(self._links.side, items, catalog=self.lanes.catalog)
+            await work(items)
         except (psycopg.Error, OSError):
             raise
         except Exception as error:
             if len(items) > 1:
                 middle = len(items) // 2
-                await self._prepare_or_blame(items[:middle])
-                await self._prepare_or_blame(items[middle:])
+                await self._or_blame(work, items[:middle])
+                await self._or_blame(work, items[middle:])
                 return
             kind = type(error).__name__
             job_id = str(items[0].claimed.job_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -213,3 +213,24 @@ async def test_an_address_inside_is_refused_at_the_door_and_is_never_asked(stage
     )
     assert stage.desk.status(job_id) == "pending"
     assert len(stage.server.calls) == calls
+
+
+async def test_a_mistake_of_ours_over_one_user_takes_none_of_the_others_along(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.people |= {f"u{n}": {"email": f"u{n}@example.com"} for n in range(8)}
+    find = directory.Directory.find
+
+    async def stumbling(self: directory.Directory, user_ids: Iterable[str]) -> Any:
+        users = list(user_ids)
+        if "u3" in users:
+            raise KeyError("u3@example.com")
+        return await find(self, users)
+
+    monkeypatch.setattr(directory.Directory, "find", stumbling)
+    jobs = {user_id: stage.send(user_id) for user_id in stage.people if user_id != "ann"}
+    bad = jobs.pop("u3")
+    for job_id in jobs.values():
+        await stage.desk.until_status(job_id, "sent")
+    await stage.desk.until(lambda: stage.desk.deliveries(bad) != [])
+    assert stage.desk.deliveries(bad) == [("RETRYING", 1, "dispatcher.error", False)]
