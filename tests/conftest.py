@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +11,8 @@ import pytest
 
 from outbox.embedded import SERVICE_ROLE, EmbeddedServer
 from outbox.migrate import migrate
+from tests.audit.hand import Hand
+from tests.engine.desk import Desk
 from tests.postgres import RUN, Database, Databases, Run, Server, binaries_of, shared_server
 
 VERSIONS = ("18", "15")
@@ -81,6 +83,22 @@ def database(databases: Databases) -> Iterator[Database]:
     """A fresh, migrated database for one test."""
     with databases.clone() as database:
         yield database
+
+
+@pytest.fixture
+def desk(database: Database) -> Iterator[Desk]:
+    """A workplace in a fresh database."""
+    desk = Desk(database)
+    yield desk
+    desk.close()
+
+
+@pytest.fixture
+async def hand(desk: Desk) -> AsyncIterator[Hand]:
+    """A dispatcher that does one step at a time."""
+    hand = await Hand.of(desk)
+    yield hand
+    await hand.link.close()
 
 
 @pytest.fixture

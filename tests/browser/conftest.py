@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -71,14 +71,6 @@ class Site:
         await page.get_by_label("API key").fill(key)
         await page.get_by_role("button", name="Sign in").click()
         await page.wait_for_url("**/")
-
-
-@pytest.fixture
-def desk(database: Database) -> Iterator[Desk]:
-    """A workplace in the same database."""
-    desk = Desk(database)
-    yield desk
-    desk.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ far from reached wants to be lowered.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -19,7 +18,6 @@ from outbox.store.engine import Ask
 from outbox_sql import query
 from tests.counters.watch import Seen, watching
 from tests.engine.desk import QUEUE, Desk, Scripted, drain, register, sent
-from tests.postgres import Database
 
 JOBS = 2_000
 BATCH = 500
@@ -71,13 +69,6 @@ BUDGETS = {
 }
 WAL_BYTES_MAX = 1_700
 """From enqueue to history, payload of 400 bytes included. The spec's own limit is 2,000."""
-
-
-@pytest.fixture
-def desk(database: Database) -> Iterator[Desk]:
-    desk = Desk(database)
-    yield desk
-    desk.close()
 
 
 @pytest.fixture

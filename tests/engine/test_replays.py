@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -24,14 +24,6 @@ from tests.engine.desk import (
     register,
     sent,
 )
-from tests.postgres import Database
-
-
-@pytest.fixture
-def desk(database: Database) -> Iterator[Desk]:
-    desk = Desk(database)
-    yield desk
-    desk.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,16 +12,8 @@ from outbox.store.engine import Connection
 from outbox.store.schedules import fire_id
 from outbox_dispatcher.schedules import fire_due
 from tests.engine.desk import QUEUE, Desk, Scripted, connect, dispatching
-from tests.postgres import Database
 
 JOB = {"queue": QUEUE, "payload": {"n": 1}}
-
-
-@pytest.fixture
-def desk(database: Database) -> Iterator[Desk]:
-    desk = Desk(database)
-    yield desk
-    desk.close()
 
 
 @pytest.fixture

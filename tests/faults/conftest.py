@@ -9,15 +9,6 @@ import pytest
 
 from tests.engine.desk import Desk
 from tests.faults.workers import Workers
-from tests.postgres import Database
-
-
-@pytest.fixture
-def desk(database: Database) -> Iterator[Desk]:
-    """A workplace in a fresh database."""
-    desk = Desk(database)
-    yield desk
-    desk.close()
 
 
 @pytest.fixture

@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-
-import pytest
-
 from outbox.store import engine, retention
 from tests.audit.hand import Hand
 from tests.engine.desk import QUEUE, Desk, Scripted, dispatching, in_s
 from tests.postgres import Database
-
-
-@pytest.fixture
-def desk(database: Database) -> Iterator[Desk]:
-    desk = Desk(database)
-    yield desk
-    desk.close()
-
-
-@pytest.fixture
-async def hand(desk: Desk) -> AsyncIterator[Hand]:
-    hand = await Hand.of(desk)
-    yield hand
-    await hand.link.close()
 
 
 def scopes(desk: Desk) -> list[str]:
