@@ -261,13 +261,7 @@ async def list_replays(request: ApiRequest) -> ASGIResponse:
 )
 async def show_replay(request: ApiRequest, run_id: FromPath[UUID]) -> ASGIResponse:
     """Show one. The counts together are how many dead letters it has dealt with."""
-    async with runtime_of(request).database.transaction(
-        request.auth.sees, read_only=True
-    ) as connection:
-        run = await replays.show(connection, run_id)
-    if run is None:
-        raise not_found("replay")
-    return answer(_view(run))
+    return answer(_view(await stored_replay(request, run_id)))
 
 
 @operation(
@@ -290,6 +284,17 @@ async def stop_replay(request: ApiRequest, run_id: FromPath[UUID]) -> ASGIRespon
     if said == "ended" and run.state == "done":
         raise Problem(409, "This replay has ended already.")
     return answer(_view(run))
+
+
+async def stored_replay(request: ApiRequest, run_id: UUID) -> ReplayRun:
+    """Return a run as it is stored. Raises Problem 404."""
+    async with runtime_of(request).database.transaction(
+        request.auth.sees, read_only=True
+    ) as connection:
+        run = await replays.show(connection, run_id)
+    if run is None:
+        raise not_found("replay")
+    return run
 
 
 def _filter_of(order: ReplayWanted) -> ReplayFilter:

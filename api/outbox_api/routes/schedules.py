@@ -174,13 +174,7 @@ async def list_schedules(request: ApiRequest) -> ASGIResponse:
 async def show_schedule(request: ApiRequest, name: FromPath[str]) -> ASGIResponse:
     """Show one with its next fires, and the error of its last fire if that failed."""
     tenant = one_tenant(request.auth, read_query(request, TenantQuery).tenant_id)
-    async with runtime_of(request).database.transaction(
-        request.auth.sees, read_only=True
-    ) as connection:
-        row = await schedules.show(connection, tenant=tenant, name=name)
-    if row is None:
-        raise not_found("schedule")
-    return answer(schedule_view(row))
+    return answer(schedule_view(await stored_schedule(request, tenant, name)))
 
 
 @operation(
@@ -370,6 +364,17 @@ async def preview_schedule(request: ApiRequest) -> ASGIResponse:
 
 def _timetable(row: ScheduleRow) -> Timetable:
     return Timetable(msgspec.json.decode(row.trigger, type=Trigger), row.timezone)
+
+
+async def stored_schedule(request: ApiRequest, tenant: str, name: str) -> ScheduleRow:
+    """Return a schedule as it is stored. Raises Problem 404."""
+    async with runtime_of(request).database.transaction(
+        request.auth.sees, read_only=True
+    ) as connection:
+        row = await schedules.show(connection, tenant=tenant, name=name)
+    if row is None:
+        raise not_found("schedule")
+    return row
 
 
 def schedule_view(row: ScheduleRow) -> ScheduleView:

@@ -24,7 +24,7 @@ from outbox_api.dashboard.rendering import (
 )
 from outbox_api.problems import not_found
 from outbox_api.requests import ApiRequest
-from outbox_api.routes.replays import ReplayWanted, replay, stop_replay
+from outbox_api.routes.replays import ReplayWanted, replay, stop_replay, stored_replay
 from outbox_api.runtime import runtime_of
 
 EVERY_S = 0.5
@@ -99,12 +99,7 @@ def _done(run: ReplayRun) -> int:
 
 
 async def _part(request: ApiRequest, run_id: UUID) -> str:
-    async with runtime_of(request).database.transaction(
-        request.auth.sees, read_only=True
-    ) as connection:
-        run = await replays.show(connection, run_id)
-    if run is None:
-        raise not_found("replay")
+    run = await stored_replay(request, run_id)
     matched = _plan(run).matched
     total = min(matched, run.jobs_max) if run.jobs_max else matched
     return await render(

@@ -22,10 +22,10 @@ from outbox_api.dashboard.rendering import (
     read_form,
     told,
 )
-from outbox_api.problems import invalid, not_found
+from outbox_api.problems import invalid
 from outbox_api.requests import ApiRequest, decode_struct
 from outbox_api.routes import schedules as api
-from outbox_api.routes.schedules import ScheduleParts, schedule_view
+from outbox_api.routes.schedules import ScheduleParts, schedule_view, stored_schedule
 from outbox_api.runtime import runtime_of
 from outbox_api.tenancy import one_tenant, tenant_filter
 
@@ -72,12 +72,7 @@ async def list_schedules(request: ApiRequest) -> ASGIResponse:
 async def show_schedule(request: ApiRequest, name: FromPath[str]) -> ASGIResponse:
     """Show one: its next fires, what went wrong, and the form it was typed in."""
     tenant = one_tenant(request.auth, query_of(request, WhoseQuery).tenant_id)
-    async with runtime_of(request).database.transaction(
-        request.auth.sees, read_only=True
-    ) as connection:
-        row = await schedules.show(connection, tenant=tenant, name=name)
-    if row is None:
-        raise not_found("schedule")
+    row = await stored_schedule(request, tenant, name)
     return await page(
         request, "schedule", here="schedules", s=schedule_view(row), whose=_at(request, tenant)
     )
