@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -19,9 +19,10 @@ from outbox_cli.groups import Json, group
 from outbox_cli.shown import print_fields, print_json
 
 if TYPE_CHECKING:
-    from outbox_bench.figures import Said
+    from outbox_bench.figures import Figures, Said
 
 app = group()
+Given = TypeVar("Given")
 
 
 @app.callback()
@@ -55,9 +56,7 @@ def drain(
 
     counts = _counts(processes, "--processes")
     options = Options(jobs=jobs, rounds=rounds, processes=counts, waiting=waiting, url=url)
-    with _watching() as said:
-        figures = measure(options, said)
-    _show(figures, json)
+    _run(measure, options, json=json)
 
 
 @app.command("enqueue")
@@ -76,9 +75,7 @@ def enqueue(
     options = Options(
         seconds=seconds, rounds=rounds, batch=batch, singles=singles, batches=batches, url=url
     )
-    with _watching() as said:
-        figures = measure(options, said)
-    _show(figures, json)
+    _run(measure, options, json=json)
 
 
 @app.command("http")
@@ -102,9 +99,7 @@ def http(
         batch_connections=batch_connections,
         url=url,
     )
-    with _watching() as said:
-        figures = measure(options, said)
-    _show(figures, json)
+    _run(measure, options, json=json)
 
 
 @app.command("latency")
@@ -121,9 +116,7 @@ def latency(
     from outbox_bench.latency import Options, measure
 
     options = Options(samples=samples, idle_s=idle_s, processes=processes, url=url)
-    with _watching() as said:
-        figures = measure(options, said)
-    _show(figures, json)
+    _run(measure, options, json=json)
 
 
 @app.command("fairness")
@@ -144,9 +137,7 @@ def fairness(
     options = Options(
         tenants=tenants, noisy=noisy, backlog=backlog, seconds=seconds, rounds=rounds, url=url
     )
-    with _watching() as said:
-        figures = measure(options, said)
-    _show(figures, json)
+    _run(measure, options, json=json)
 
 
 Jobs = Annotated[int, typer.Option(min=1, help="Jobs in the backlog.")]
@@ -169,9 +160,7 @@ def mail(
     options = Options(
         jobs=jobs, rounds=rounds, processes=processes, concurrency=concurrency, url=url
     )
-    with _watching() as said:
-        figures = measure(options, said)
-    _show(figures, json)
+    _run(measure, options, json=json)
 
 
 @app.command("webhook")
@@ -189,9 +178,7 @@ def webhook(
     options = Options(
         jobs=jobs, rounds=rounds, processes=processes, concurrency=concurrency, url=url
     )
-    with _watching() as said:
-        figures = measure(options, said)
-    _show(figures, json)
+    _run(measure, options, json=json)
 
 
 @app.command("ordering")
@@ -208,9 +195,7 @@ def ordering(
     from outbox_bench.ordering import Options, measure
 
     options = Options(jobs=jobs, followers=followers, rounds=rounds, url=url)
-    with _watching() as said:
-        figures = measure(options, said)
-    _show(figures, json)
+    _run(measure, options, json=json)
 
 
 @app.command("upkeep")
@@ -230,9 +215,7 @@ def upkeep(
     from outbox_bench.upkeep import Options, measure
 
     options = Options(jobs=jobs, rounds=rounds, over_age=over_age, past_jobs=past_jobs, url=url)
-    with _watching() as said:
-        figures = measure(options, said)
-    _show(figures, json)
+    _run(measure, options, json=json)
 
 
 @app.command("audit")
@@ -249,9 +232,7 @@ def audit(
     from outbox_bench.audit import Options, measure
 
     options = Options(deliveries=deliveries, days=days, rounds=rounds, url=url)
-    with _watching() as said:
-        figures = measure(options, said)
-    _show(figures, json)
+    _run(measure, options, json=json)
 
 
 @app.command("flat")
@@ -270,9 +251,7 @@ def flat(
 
     counts = _counts(backlogs, "--backlogs")
     options = Options(backlogs=counts, ahead=ahead, pinned=pinned, sample=sample, url=url)
-    with _watching() as said:
-        figures = measure(options, said)
-    _show(figures, json)
+    _run(measure, options, json=json)
 
 
 def _counts(text: str, option: str) -> tuple[int, ...]:
@@ -313,7 +292,9 @@ def _watching() -> Iterator[Said]:
         yield said
 
 
-def _show(figures: Mapping[str, object], json: bool) -> None:
+def _run(measure: Callable[[Given, Said], Figures], options: Given, *, json: bool) -> None:
+    with _watching() as said:
+        figures = measure(options, said)
     if json:
         print_json(figures)
     else:
