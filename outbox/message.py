@@ -20,7 +20,9 @@ LeaseNo = NewType("LeaseNo", int)
 Epoch = NewType("Epoch", int)
 """A dispatcher process between two (re)connections: a random 63-bit number."""
 EntryId = NewType("EntryId", int)
-"""The internal, time-ordered id of a job."""
+"""The internal, time-ordered id of a job: ms since `ID_EPOCH_MS`, then 22 bits."""
+ID_EPOCH_MS = 1_577_836_800_000
+"""2020-01-01 in Unix time."""
 LaneId = NewType("LaneId", int)
 Lease: TypeAlias = tuple[EntryId, LeaseNo]
 """One claim of an entry."""
@@ -32,6 +34,11 @@ JobStatus: TypeAlias = Literal[
 Mode: TypeAlias = Literal["live", "test"]
 """A test job, of a test key, is delivered to the sink alone."""
 DeliveryStatus: TypeAlias = Literal["SENT", "FAILED", "RETRYING", "EXPIRED", "CANCELLED"]
+
+
+def accepted_ms(entry: int) -> int:
+    """Return when a job was accepted, in ms of Unix time, by its id (rounded, not cut)."""
+    return (entry >> 22) + ID_EPOCH_MS
 
 
 def uuid7() -> UUID:

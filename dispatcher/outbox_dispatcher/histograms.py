@@ -10,11 +10,9 @@ from datetime import datetime
 
 import msgspec
 
+from outbox.message import accepted_ms
 from outbox.store.engine import Claimed, Histogram, Recorded
 from outbox.telemetry import ARRIVAL_BUCKETS_S, bucket_of, empty_histogram
-
-IDS_BEGIN_S = 1_577_836_800.0
-"""2020, in Unix seconds: an id holds the milliseconds since then above its 22 low bits."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -32,7 +30,7 @@ class _Scheduled(msgspec.Struct, frozen=True):
 
 def arrival_s(claimed: Claimed, now: datetime) -> float:
     """Return how long after it might first be sent (accepted, `send_after` come) it is `now`."""
-    since_s = (claimed.id >> 22) / 1000 + IDS_BEGIN_S
+    since_s = accepted_ms(claimed.id) / 1000
     if '"send_after"' in claimed.job_json:  # few have one: the others need not be parsed for it
         try:
             scheduled = msgspec.json.decode(claimed.job_json, type=_Scheduled).send_after

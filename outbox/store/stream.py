@@ -25,6 +25,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from outbox.message import ID_EPOCH_MS, accepted_ms
 from outbox.store.pool import EVERY_TENANT, Connection, Database, fetch, fetch_one
 
 KEPT_S = 7 * 86_400
@@ -33,7 +34,6 @@ OPEN_S_MAX = 3_600
 """A transaction that was open already when following began is believed to be no older."""
 JOBS_LOOKED_AT_MAX = 5_000
 OUTCOMES_MAX = 500
-EPOCH_MS = 1_577_836_800_000
 
 Natural = Annotated[int, Meta(ge=0, le=2**62)]
 
@@ -277,9 +277,9 @@ class _Outcomes(_Source):
 
 
 def _id_from(at_ms: int) -> int:
-    return max(at_ms - EPOCH_MS, 0) << 22
+    return max(at_ms - ID_EPOCH_MS, 0) << 22
 
 
 def _second_of(job: int) -> int:
     # An id's millisecond is rounded; one is taken off, so that no outcome goes before its job.
-    return ((job >> 22) + EPOCH_MS - 1) // 1000
+    return (accepted_ms(job) - 1) // 1000
