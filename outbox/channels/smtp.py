@@ -56,7 +56,7 @@ class _Refused(Exception):
 
 
 class _Stale(Exception):
-    """A reused session turned out to be closed before it took anything."""
+    """The session is of no use, and took nothing: it was closed, or is out of step with us."""
 
 
 class SmtpProvider:
@@ -140,6 +140,9 @@ class SmtpProvider:
         except _Refused as refused:
             # 421 to the first command: the server tells that it had closed the session.
             if reused and refused.stage == "mail" and refused.code == 421:
+                raise _Stale from None
+            # 503 says that the two of us are at different places in the conversation.
+            if refused.code == 503 and refused.stage != "body" and not fresh:
                 raise _Stale from None
             raise
         finally:

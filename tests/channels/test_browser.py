@@ -183,6 +183,8 @@ async def test_a_job_without_a_text_tells_the_whole_data() -> None:
         (Reply(413, b""), "P"),
         (Reply(429, b"", {"Retry-After": "9"}), "T destination"),
         (Reply(500, b""), "T"),
+        (Reply(502, b""), "T"),
+        (Reply(503, b""), "T"),
         (Reply(503, b"", {"Retry-After": "9"}), "T destination"),
         (Reply(302, b"", {"Location": "http://127.0.0.1/"}), "C endpoint"),
         (DROP, "ambiguous"),

@@ -11,6 +11,7 @@ from outbox.outcome import Delivered, Misconfigured, Outcome, Rejected, Retryabl
 from tests.channels.certificates import make_authority
 from tests.channels.mail_server import DROP, HANG, MailServer, mail_server
 from tests.channels.messages import KEY, email
+from tests.channels.test_smtp_errors import REPLIES, told_of
 
 
 def settings(server: MailServer, **more: str) -> dict[str, str]:
@@ -85,7 +86,6 @@ async def test_lines_that_begin_with_a_dot_arrive_whole() -> None:
         ("rcpt", "450 4.7.1 greylisted", "smtp.4.7.1", "T job"),
         ("rcpt", "552 5.2.2 full", "smtp.5.2.2", "P"),
         ("rcpt", "421 4.3.2 closing", "smtp.4.3.2", "T provider"),
-        ("rcpt", "503 sequence", "smtp.503", "T job"),
         ("rcpt", DROP, "smtp.lost", "T provider"),
         ("data", "554 5.6.0 no", "smtp.5.6.0", "P"),
         ("data", "451 later", "smtp.451", "T job"),
@@ -121,6 +121,19 @@ async def test_each_stage_can_fail_in_its_own_way(
     assert outcome.sent.recipient == "nurzhan@example.com"
 
 
+async def test_each_row_of_the_table_means_the_same_over_the_wire() -> None:
+    replies = [reply for reply in REPLIES if reply[0] >= 400]
+    async with mail_server() as server:
+        for code, text, expected in replies:
+            # One alone: a channel remembers how often it was refused for policy.
+            async with EmailChannel(settings(server)) as channel:
+                server.answer("rcpt", *[f"{code} {text}"] * (2 if code == 503 else 1))
+                outcome = await channel.deliver(email(), timeout_s=30)
+                assert told_of(outcome) == expected, (code, text)
+    assert not server.mails
+    assert len(replies) > 50
+
+
 @pytest.mark.parametrize(
     ("stage", "ambiguous"),
     [("connect", False), ("mail", False), ("rcpt", False), ("data", False), ("body", True)],
@@ -134,6 +147,22 @@ async def test_a_silent_server_is_ambiguous_only_after_the_final_dot(
     assert isinstance(outcome, Retryable)
     assert outcome.scope == "provider"
     assert outcome.ambiguous is ambiguous
+
+
+@pytest.mark.parametrize("stage", ["mail", "rcpt", "data"])
+async def test_a_server_out_of_step_is_asked_once_more_on_a_connection_of_its_own(
+    stage: str,
+) -> None:
+    async with mail_server() as server, EmailChannel(settings(server)) as channel:
+        server.answer(stage, "503 5.5.1 bad sequence")
+        assert isinstance(await channel.deliver(email(attempt=7), timeout_s=30), Delivered)
+        assert server.opened == 2
+        server.answer(stage, "503 5.5.1 bad sequence", "503 5.5.1 bad sequence")
+        outcome = await channel.deliver(email(), timeout_s=30)
+        assert isinstance(outcome, Retryable)
+        assert (outcome.code, outcome.attempts_max) == ("smtp.5.5.1", 2)
+        assert server.opened == 3
+    assert len(server.mails) == 1
 
 
 async def test_a_cancelled_delivery_leaves_no_connection_behind() -> None:

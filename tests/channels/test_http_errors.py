@@ -35,40 +35,41 @@ def told(outcome: Outcome) -> str:
             return "?"
 
 
-@pytest.mark.parametrize(
-    ("status", "endpoint", "job"),
-    [
-        (200, "done", "done"),
-        (202, "done", "done"),
-        (204, "done", "done"),
-        (299, "done", "done"),
-        (301, "C endpoint", "C job"),
-        (302, "C endpoint", "C job"),
-        (304, "C endpoint", "C job"),
-        (307, "C endpoint", "C job"),
-        (400, "P after 3", "P after 3"),
-        (405, "P after 3", "P after 3"),
-        (413, "P after 3", "P after 3"),
-        (415, "P after 3", "P after 3"),
-        (422, "P after 3", "P after 3"),
-        (402, "P after 3", "P after 3"),
-        (451, "P after 3", "P after 3"),
-        (401, "C endpoint", "C job"),
-        (403, "C endpoint", "C job"),
-        (404, "T", "T"),
-        (408, "T", "T"),
-        (425, "T", "T"),
-        (410, "P S", "P S"),
-        (429, "T destination", "T destination"),
-        (500, "T", "T"),
-        (502, "T", "T"),
-        (503, "T", "T"),
-        (504, "T", "T"),
-        (599, "T", "T"),
-        (100, "T", "T"),
-        (999, "T", "T"),
-    ],
+STATUSES: tuple[tuple[int, str, str], ...] = (
+    (200, "done", "done"),
+    (202, "done", "done"),
+    (204, "done", "done"),
+    (299, "done", "done"),
+    (301, "C endpoint", "C job"),
+    (302, "C endpoint", "C job"),
+    (304, "C endpoint", "C job"),
+    (307, "C endpoint", "C job"),
+    (400, "P after 3", "P after 3"),
+    (405, "P after 3", "P after 3"),
+    (413, "P after 3", "P after 3"),
+    (415, "P after 3", "P after 3"),
+    (422, "P after 3", "P after 3"),
+    (402, "P after 3", "P after 3"),
+    (451, "P after 3", "P after 3"),
+    (401, "C endpoint", "C job"),
+    (403, "C endpoint", "C job"),
+    (404, "T", "T"),
+    (408, "T", "T"),
+    (425, "T", "T"),
+    (410, "P S", "P S"),
+    (429, "T destination", "T destination"),
+    (500, "T", "T"),
+    (502, "T", "T"),
+    (503, "T", "T"),
+    (504, "T", "T"),
+    (599, "T", "T"),
+    (100, "T", "T"),
+    (999, "T", "T"),
 )
+"""What a receiver may answer, and what that is to an endpoint and to a job's own `to`."""
+
+
+@pytest.mark.parametrize(("status", "endpoint", "job"), STATUSES)
 def test_each_row_of_the_table(status: int, endpoint: str, job: str) -> None:
     assert told(classify_http(status, {}, "endpoint", now=NOW)) == endpoint
     assert told(classify_http(status, {}, "job", now=NOW)) == job

@@ -15,6 +15,7 @@ from outbox.outcome import Delivered, Misconfigured, Outcome, Rejected, Retryabl
 from tests.channels.certificates import make_authority
 from tests.channels.hook_server import hook_server, raw_server
 from tests.channels.messages import KEY, webhook
+from tests.channels.test_http_errors import STATUSES, told
 
 SECRETS = (
     "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
@@ -130,6 +131,25 @@ async def test_a_reserved_or_malformed_header_is_rejected(name: str, value: str)
     assert isinstance(outcome, Rejected)
     assert outcome.code == "webhook.header"
     assert not hooks.calls
+
+
+async def test_each_row_of_the_table_means_the_same_over_the_wire() -> None:
+    async with hook_server() as hooks, WebhookChannel(ALLOW) as channel:
+        url = f"http://127.0.0.1:{hooks.port}/"
+        for status, endpoint, job in STATUSES:
+            if status < 200:
+                continue  # no final status: what aiohttp's server cannot send as one
+            hooks.status = status
+            of_endpoint = await channel.deliver(webhook(url, endpoint="e1"), timeout_s=30)
+            of_job = await channel.deliver(webhook(url), timeout_s=30)
+            assert (told(of_endpoint), told(of_job)) == (endpoint, job), status
+        hooks.headers = {"Retry-After": "9"}
+        for status in (429, 503):
+            hooks.status = status
+            outcome = await channel.deliver(webhook(url), timeout_s=30)
+            assert told(outcome) == "T destination"
+            assert isinstance(outcome, Retryable)
+            assert outcome.retry_after_s == 9.0
 
 
 async def test_a_refusal_tells_status_and_the_start_of_the_answer_without_our_headers() -> None:

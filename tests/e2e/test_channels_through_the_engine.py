@@ -161,6 +161,17 @@ async def test_a_missing_variable_ends_the_job_and_names_it(desk: Desk) -> None:
     assert "name" in desk.value("select error_message from outbox.dead_letter")
 
 
+async def test_data_of_the_wrong_shape_ends_the_job_and_says_where(desk: Desk) -> None:
+    template(desk)
+    desk.admin.execute("""update outbox.template set schema = '{"required": ["town"]}'""")
+    person(desk, "u1", email="a@example.com")
+    async with delivering(desk, EMAIL_PROVIDER="sink"):
+        job_id = notify(desk)
+        await desk.until_status(job_id, "failed")
+    assert desk.deliveries(job_id) == [("FAILED", 1, "template.data", False)]
+    assert "town" in desk.value("select error_message from outbox.dead_letter")
+
+
 async def test_a_missing_locale_holds_that_template_alone_until_it_is_there(desk: Desk) -> None:
     template(desk, locale="kz")
     template(desk, code="other", locale="en", subject="fine")
