@@ -19,12 +19,16 @@ class Life:
         self.epoch = Epoch(0)
         self.began_at = monotonic()
         self.fenced = True
+        self.fleet_size = 1
+        """How many dispatchers lived at the last heartbeat, this one included."""
         self.gaps = False
         """Whether an ordering_key had no head at the last heartbeat."""
         self.replays = False
         """Whether dead letters were to be replayed at the last heartbeat."""
         self.next_fire: datetime | None = None
         """When the next schedule fires, as of the last heartbeat."""
+        self.alerts_due = False
+        """Whether nobody had made a round of alerts lately, as of the last heartbeat."""
         self.turned_at = self.began_at
         """When the loop of heartbeats last came round, answered or not: a monotonic time."""
         self._beat_sent_at = float("-inf")

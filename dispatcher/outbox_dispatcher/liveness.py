@@ -91,9 +91,11 @@ class Liveness:
         self._life.beat(sent_at=sent_at, db_now=beat.now)
         if beat.post_revision > self._schema_revision:
             self._on_outdated(beat.post_revision)
+        self._life.fleet_size = beat.alive_count
         self._life.gaps = beat.gaps
         self._life.replays = beat.replays
         self._life.next_fire = beat.next_fire
+        self._life.alerts_due = beat.alerts_due
         if beat.version != self._lanes.version or beat.newest_lane != self._lanes.newest:
             await self._load_lanes(connection)
         if beat.destinations != self._gates.version:

@@ -333,6 +333,7 @@ class Dispatcher:
                 watch(
                     links.side,
                     links.side_lock,
+                    life=self.life,
                     url=self._settings.database_url,
                     webhook_url=self._settings.alert_webhook,
                 )

@@ -1,5 +1,8 @@
 """What has to be done now and then, by whoever comes first: no leader, every step bounded.
 
+A fleet does each chore about as often as one dispatcher alone would: each takes its turn less
+often the more there are.
+
 What belongs to days (partitions, retention) is in `keeper`.
 """
 
@@ -29,11 +32,19 @@ BATCH = 500
 
 @dataclass(slots=True)
 class Chore:
-    """One thing to do every `every_s`; it says whether there is more of it right now."""
+    """One thing to do every `every_s`, by the fleet; it says whether there is more right now."""
 
     every_s: float
     run: Callable[[], Awaitable[bool]]
     at: float = field(default=0.0)
+    taking_turns: bool = True
+    """False: each dispatcher does it every `every_s`, for somebody waits for it."""
+
+    def again_in_s(self, fleet_size: int) -> float:
+        """Return when this dispatcher's next turn comes."""
+        share = max(1, fleet_size) if self.taking_turns else 1
+        # Jitter, so that a fleet spreads its turns.
+        return self.every_s * share * random.uniform(0.8, 1.2)
 
 
 async def upkeep(
@@ -76,7 +87,7 @@ async def upkeep(
         Chore(ROLL_UP_S, roll_up, now + random.uniform(0, ROLL_UP_S)),
         Chore(RECEIPTS_S, receipts, now + random.uniform(0, RECEIPTS_S)),
         Chore(LEASES_S, leases, now + random.uniform(0, LEASES_S)),
-        Chore(GAPS_S, gaps, now + random.uniform(0, GAPS_S)),
+        Chore(GAPS_S, gaps, now + random.uniform(0, GAPS_S), taking_turns=False),
         Chore(DEDUP_S, dedup, now + random.uniform(0, DEDUP_S)),
     ]
     while True:
@@ -84,5 +95,4 @@ async def upkeep(
         await asyncio.sleep(max(0.0, chore.at - monotonic()))
         async with lock:
             more = await chore.run()
-        # Jitter, so that a fleet spreads its questions.
-        chore.at = monotonic() + (0.0 if more else chore.every_s * random.uniform(0.8, 1.2))
+        chore.at = monotonic() + (0.0 if more else chore.again_in_s(life.fleet_size))

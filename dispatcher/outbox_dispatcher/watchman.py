@@ -1,6 +1,6 @@
 """Rounds of alerts by dispatchers, where no API has made one: see outbox.alerts.
 
-Whether one is due is a look at one row. The round itself counts what waits, so it has a
+Heartbeats tell whether one may be due. The round itself counts what waits, so it has a
 connection of its own for that moment, and nothing else waits for it. Nothing here can end a
 session: what fails is logged.
 """
@@ -17,6 +17,7 @@ from outbox import alerts
 from outbox.store import alerts as store
 from outbox.store import queues
 from outbox.store.engine import Connection
+from outbox_dispatcher.life import Life
 from outbox_dispatcher.links import open_link
 
 ROUND_MS_MAX = 30_000
@@ -25,11 +26,14 @@ log = structlog.get_logger(__name__)
 
 
 async def watch(
-    side: Connection, side_lock: asyncio.Lock, *, url: str, webhook_url: str | None
+    side: Connection, side_lock: asyncio.Lock, *, life: Life, url: str, webhook_url: str | None
 ) -> None:
     """Make rounds until cancelled."""
     while True:
         await asyncio.sleep(alerts.ROUND_S * random.uniform(1.0, 1.2))
+        if not life.alerts_due:
+            continue
+        # Somebody may have made it since the heartbeat.
         async with side_lock:
             due = await store.is_due(side)
         if due:

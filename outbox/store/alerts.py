@@ -50,9 +50,13 @@ class _Live(msgspec.Struct, frozen=True, kw_only=True):
     streak: int
 
 
-class _Facts(msgspec.Struct, frozen=True, kw_only=True):
+class _Round(msgspec.Struct, frozen=True, kw_only=True):
+    """A round that is ours: see alert_round.sql. All but `outlived` is JSON."""
+
     dead_letters: str
     new_codes: str
+    live: str
+    outlived: bool
 
 
 async def is_due(connection: Connection) -> bool:
@@ -74,22 +78,19 @@ async def make_round(
 
     Return what has opened or closed. With `webhook_url` each is a job to it as well.
     """
-    cursor = await connection.execute(query("alert_round"), {"every_s": every_s})
-    taken = await cursor.fetchone()
+    parameters = {"every_s": every_s, "new_s": alerts.NEW_CODE_S}
+    taken = await fetch_one(connection, _Round, "alert_round", parameters)
     if taken is None:
         return []
-    await execute(connection, "alert_codes", {"seen": taken[0]})
-    facts = await fetch_one(connection, _Facts, "alert_facts", {"new_s": alerts.NEW_CODE_S})
-    assert facts is not None
     found = alerts.holding(
         queues=[_look(row) for row in queues],
         dispatchers=store.dispatchers,
         snapshot_age_s=store.snapshot_age_s,
         held=msgspec.json.decode(store.held, type=list[tuple[str, str, str]]),
-        dead_letters=msgspec.json.decode(facts.dead_letters, type=dict[str, int]),
-        new_codes=msgspec.json.decode(facts.new_codes, type=list[str]),
+        dead_letters=msgspec.json.decode(taken.dead_letters, type=dict[str, int]),
+        new_codes=msgspec.json.decode(taken.new_codes, type=list[str]),
     )
-    changed = await _apply(connection, found)
+    changed = await _apply(connection, found, taken)
     told = [_told(alert) for alert in changed]
     if webhook_url is not None:
         for one in told:
@@ -97,11 +98,10 @@ async def make_round(
     return told
 
 
-async def _apply(connection: Connection, found: alerts.Holding) -> list[Alert]:
+async def _apply(connection: Connection, found: alerts.Holding, taken: _Round) -> list[Alert]:
     """Bring the alerts on by one round; return those that have opened or closed."""
-    live = {
-        (row.rule, row.subject): row for row in await fetch(connection, _Live, "alert_live", {})
-    }
+    rows = msgspec.json.decode(taken.live, type=list[_Live])
+    live = {(row.rule, row.subject): row for row in rows}
     changed: list[Alert] = []
     dropped: list[int] = []
     for key in {**live, **found}:
@@ -126,7 +126,8 @@ async def _apply(connection: Connection, found: alerts.Holding) -> list[Alert]:
         assert stored is not None
         if state != old and state != "pending":
             changed.append(stored)
-    await execute(connection, "alert_drop", {"ids": dropped})
+    if dropped or taken.outlived:
+        await execute(connection, "alert_drop", {"ids": dropped})
     return changed
 
 

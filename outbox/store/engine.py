@@ -180,9 +180,11 @@ class Beat(msgspec.Struct, frozen=True):
     newest_lane: int | None
     to_rescue: list[Epoch]
     now: datetime
+    alive_count: int
     gaps: bool
     replays: bool
     next_fire: datetime | None
+    alerts_due: bool
     destinations: int
     post_revision: int
 

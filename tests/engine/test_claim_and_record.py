@@ -232,13 +232,14 @@ async def test_a_silent_dispatcher_without_its_lock_is_fenced_and_one_that_holds
         (A,),
     )
     beat = await engine.heartbeat(other, epoch=B, seen_version=Version(0))
-    assert beat.to_rescue == []
+    assert (beat.to_rescue, beat.alive_count) == ([], 2)
     await link.execute("select pg_advisory_unlock(%s)", (A,))
     beat = await engine.heartbeat(other, epoch=B, seen_version=Version(0))
     assert beat.to_rescue == [A]
     assert not (await engine.heartbeat(link, epoch=A, seen_version=Version(0))).alive
     await engine.mark_rescued(other, [A])
-    assert (await engine.heartbeat(other, epoch=B, seen_version=Version(0))).to_rescue == []
+    beat = await engine.heartbeat(other, epoch=B, seen_version=Version(0))
+    assert (beat.to_rescue, beat.alive_count) == ([], 1)
 
 
 async def test_a_dispatcher_that_holds_its_lock_is_fenced_after_its_lease(

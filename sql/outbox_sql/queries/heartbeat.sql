@@ -1,5 +1,6 @@
 -- Say that this dispatcher lives, fence those that don't, and learn whether lanes or destinations have
--- changed, whether an ordering_key stands still, or dead letters are to be replayed, and how far `post` has come.
+-- changed, how many dispatchers there are, whether an ordering_key stands still, or dead letters are to be
+-- replayed, whether a round of alerts is due, and how far `post` has come.
 -- Dead: no heartbeat for a lease; or none for 2.5 s and no advisory lock (its connection is gone),
 -- unless it never had one: behind a pooler there is none.
 -- Skip locked: two dispatchers that look at each other must not wait for each other.
@@ -34,9 +35,11 @@ select exists (select from beat) as alive,
        array(select epoch from buried
              union select d.epoch from outbox.dispatcher as d where d.fenced and d.rescued_at is null) as to_rescue,
        clock_timestamp() as now,
+       (select count(*) from outbox.dispatcher as d where not d.fenced and d.rescued_at is null) as alive_count,
        exists (select from outbox.ordering_gap) as gaps,
        exists (select from outbox.replay_run as r where r.state = 'running') as replays,
        (select min(s.next_at) from outbox.schedule as s where s.enabled and s.next_at is not null) as next_fire,
+       (select r.next_at <= clock_timestamp() from outbox.alert_round as r) as alerts_due,
        c.destinations,
        (outbox.schema_revisions()).post as post_revision
 from outbox.control as c
