@@ -41,6 +41,7 @@ class LaneState:
         "may_sweep_at",
         "probing",
         "quotas",
+        "rung",
         "sweep_at",
         "weight",
         "window",
@@ -51,6 +52,7 @@ class LaneState:
         self.weight = lane.weight
         self.quotas: tuple[Quota, ...] = ()
         self.hot = True
+        self.rung = False
         self.probing = False
         # How many of it may be between claim and record; None: as many as there are slots.
         self.window: int | None = None
@@ -62,6 +64,7 @@ class LaneState:
 
     def ask(self, room: int) -> Ask:
         """Return the part of a claim for this lane: from its floors, or from the bottom if due."""
+        self.rung = False
         if monotonic() >= self.sweep_at:
             self.floors.clear()
         floor = self.floors.get
@@ -79,6 +82,10 @@ class LaneState:
         now = monotonic()
         self.may_sweep_at = now + min(took_s / SWEEP_SHARE_MAX, SWEEP_S_MAX)
         self.sweep_at = max(now + SWEEP_S_MIN, self.may_sweep_at)
+
+    def ring(self) -> None:
+        """Note that work may have appeared, maybe too late for a claim that is under way."""
+        self.hot = self.rung = True
 
     def look_below(self) -> None:
         """Look below the floors as soon as that is affordable: something may have appeared there.
@@ -167,7 +174,7 @@ class LaneBook:
             if was_held and not lane.held:
                 state.start_slowly()
             if state.open and not was_open:
-                state.hot = True
+                state.ring()
                 state.look_below()
         self.limits_changed()
 
@@ -224,7 +231,7 @@ class LaneBook:
         state = self._states.get(lane_id)
         if state is not None and state.window is not None:
             state.in_flight = max(0, state.in_flight - 1)
-            state.hot = True
+            state.ring()
 
     def knows(self, lane_id: LaneId) -> bool:
         """Return whether the lane is in the picture at all (also of queues not handled here)."""
@@ -246,7 +253,7 @@ class LaneBook:
             else [s for i in lane_ids if (s := self._states.get(i)) is not None]
         )
         for state in states:
-            state.hot = True
+            state.ring()
             state.look_below()
 
     def ask_again(self, lanes: Iterable[tuple[str, str]]) -> None:
@@ -255,7 +262,7 @@ class LaneBook:
             for scope in ("", TEST):
                 state = self._scopes.get((tenant_id, queue, scope))
                 if state is not None:
-                    state.hot = True
+                    state.ring()
 
     def claimed(
         self,
@@ -272,6 +279,6 @@ class LaneBook:
             if swept:
                 state.swept(took_s)
             if got.get(lane_id, 0) < room:
-                state.hot = False
+                state.hot = state.rung
                 # Rows that commit later may lie below; an idle lane can look often.
                 state.look_below()
