@@ -1,11 +1,10 @@
 """A load generator in a process of its own: wrk where it is installed, else bare sockets.
 
-Bodies are made as they are sent, each with a job_id of its own, as our libraries make them.
+Each job has an id of its own, as our libraries make them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import select
 import shutil
@@ -13,6 +12,8 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from outbox.message import uuid7
@@ -42,6 +43,8 @@ HEAD, TAIL = (
     for part in json.dumps(JOB, ensure_ascii=False, separators=(",", ":")).split("{id}")
 )
 RECEIVE_BYTES = 256 * 1024
+JOBS_PER_S, BATCHED_PER_S = 15_000, 50_000
+"""So many ids are made ahead; should they not suffice, the rest as it is needed."""
 ANSWER_S_MAX = 60.0
 
 # A UUIDv7 for each request; wrk's own random numbers are the same in every run.
@@ -69,13 +72,15 @@ end
 
 def post(order: Load, line: Line) -> None:
     """Tell what was seen."""
+    wrk = shutil.which("wrk")
+    run: Callable[[], Loaded]
+    if wrk is not None and order.body == "job":
+        run = partial(_run_wrk, wrk, order)
+    else:
+        run = partial(_run_own, order, Requests(order))
     line.tell(Ready())
     line.wait_for_go()
-    wrk = shutil.which("wrk")
-    if wrk is not None and order.body == "job":
-        line.tell(_run_wrk(wrk, order))
-    else:
-        line.tell(_run_own(order))
+    line.tell(run())
 
 
 def _run_wrk(wrk: str, order: Load) -> Loaded:
@@ -105,40 +110,75 @@ def _run_wrk(wrk: str, order: Load) -> Loaded:
     return Loaded(client="wrk", **found)
 
 
+class Requests:
+    """Makes requests. Ids are made ahead: that is no part of what is measured."""
+
+    def __init__(self, order: Load) -> None:
+        ahead = int(order.seconds * (JOBS_PER_S if order.body == "job" else BATCHED_PER_S))
+        self._ids = [str(uuid7()).encode() for _ in range(ahead)]
+        self._ids.reverse()
+        self._order = order
+        kind = "application/x-ndjson" if order.body == "ndjson" else "application/json"
+        body_bytes = len(self._body())
+        self._head = (
+            f"POST {order.path} HTTP/1.1\r\nHost: 127.0.0.1:{order.port}\r\n"
+            f"Authorization: Bearer {order.key}\r\nContent-Type: {kind}\r\n"
+            f"Content-Length: {body_bytes}\r\n\r\n"
+        ).encode()
+        self._head_of_job = self._head + HEAD
+
+    def next(self) -> bytes:
+        """Return a new one, head and body."""
+        if self._order.body == "job":
+            return self._head_of_job + self._id() + TAIL
+        return self._head + self._body()
+
+    def _id(self) -> bytes:
+        return self._ids.pop() if self._ids else str(uuid7()).encode()
+
+    def _body(self) -> bytes:
+        jobs = [HEAD + self._id() + TAIL for _ in range(self._order.batch)]
+        match self._order.body:
+            case "job":
+                return jobs[0]
+            case "array":
+                return b"[%b]" % b",".join(jobs)
+            case "ndjson":
+                return b"\n".join(jobs)
+
+
 class Poster:
     """One connection: a request, its answer, the next request."""
 
-    def __init__(self, order: Load) -> None:
-        self._order = order
+    __slots__ = ("_left", "_received", "_requests", "_sent_at", "errors", "latencies_s", "socket")
+
+    def __init__(self, port: int, requests: Requests) -> None:
+        self._requests = requests
         self._received = b""
-        self._head = b""
-        self._body_bytes = 0
         self._sent_at = 0.0
-        self._left = memoryview(b"")
-        self.socket = socket.create_connection(("127.0.0.1", order.port))
+        self._left = b""
+        self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.latencies_s: list[float] = []
         self.errors = 0
 
-    def post(self) -> bool:
+    def post(self, now: float) -> bool:
         """Send a new request; return whether all of it has gone."""
-        body = body_of(self._order)
-        if len(body) != self._body_bytes:
-            self._body_bytes = len(body)
-            self._head = head_of(self._order, len(body))
-        self._left = memoryview(self._head + body)
-        self._sent_at = time.perf_counter()
+        self._left = self._requests.next()
+        self._sent_at = now
         return self.send_rest()
 
     def send_rest(self) -> bool:
         """Send what the socket has room for; return whether that was all."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             while self._left:
                 self._left = self._left[self.socket.send(self._left) :]
-        return not self._left
+        except BlockingIOError:
+            return False
+        return True
 
-    def take(self) -> bool:
+    def take(self, now: float) -> bool:
         """Take what has come; return whether the answer is whole. Raises ConnectionError."""
         data = self.socket.recv(RECEIVE_BYTES)
         if not data:
@@ -148,7 +188,7 @@ class Poster:
         if head_bytes < 0 or len(received) < head_bytes + 4 + _content_length(received):
             self._received = received
             return False
-        self.latencies_s.append(time.perf_counter() - self._sent_at)
+        self.latencies_s.append(now - self._sent_at)
         self._received = b""
         if received[9:10] != b"2":
             self.errors += 1
@@ -160,29 +200,7 @@ def _content_length(received: bytes) -> int:
     return int(received[at : received.index(b"\r", at)])
 
 
-def head_of(order: Load, body_bytes: int) -> bytes:
-    """Return the request's head."""
-    kind = "application/x-ndjson" if order.body == "ndjson" else "application/json"
-    return (
-        f"POST {order.path} HTTP/1.1\r\nHost: 127.0.0.1:{order.port}\r\n"
-        f"Authorization: Bearer {order.key}\r\nContent-Type: {kind}\r\n"
-        f"Content-Length: {body_bytes}\r\n\r\n"
-    ).encode()
-
-
-def body_of(order: Load) -> bytes:
-    """Return a new body."""
-    jobs = [HEAD + str(uuid7()).encode() + TAIL for _ in range(order.batch)]
-    match order.body:
-        case "job":
-            return jobs[0]
-        case "array":
-            return b"[%b]" % b",".join(jobs)
-        case "ndjson":
-            return b"\n".join(jobs)
-
-
-def _run_own(order: Load) -> Loaded:
+def _run_own(order: Load, requests: Requests) -> Loaded:
     """Post over all connections until the time is over.
 
     By bare sockets: a client that costs as much as the server takes half of two cores from it.
@@ -190,7 +208,7 @@ def _run_own(order: Load) -> Loaded:
     poll = select.epoll()
     posters: dict[int, Poster] = {}
     for _ in range(order.connections):
-        poster = Poster(order)
+        poster = Poster(order.port, requests)
         posters[poster.socket.fileno()] = poster
         poll.register(poster.socket, select.EPOLLIN)
     began = time.perf_counter()
@@ -198,7 +216,7 @@ def _run_own(order: Load) -> Loaded:
     busy = len(posters)
 
     def post(poster: Poster) -> None:
-        if not poster.post():
+        if not poster.post(time.perf_counter()):
             poll.modify(poster.socket, select.EPOLLIN | select.EPOLLOUT)
 
     for poster in posters.values():
@@ -208,8 +226,8 @@ def _run_own(order: Load) -> Loaded:
             poster = posters[number]
             if events & select.EPOLLOUT and poster.send_rest():
                 poll.modify(number, select.EPOLLIN)
-            if events & ~select.EPOLLOUT and poster.take():
-                if time.perf_counter() < until:
+            if events & ~select.EPOLLOUT and poster.take(now := time.perf_counter()):
+                if now < until:
                     post(poster)
                 else:
                     poll.unregister(number)
