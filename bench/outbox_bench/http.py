@@ -36,7 +36,7 @@ class Options:
 def measure(options: Options, said: Said) -> Figures:
     """Return the figures."""
     if shutil.which("wrk") is None:
-        said("no wrk here: the client is Python on bare sockets, and takes more of the cores than wrk")
+        said("no wrk here: the client is Python on bare sockets, and takes more of the cores")
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(arena(options.url))
         place = stack.enter_context(server.fresh(_fill))
