@@ -89,7 +89,7 @@ for (const box of document.querySelectorAll("[data-plots]")) {
       plots.push(new uPlot({
         width: place.clientWidth, height: 170, legend: { show: false }, cursor: { y: false },
         scales: { x: { time: true }, y: { range: (u, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
-        axes: [{ ...axis(), values: (u, ticks) => ticks.map(when) }, { ...axis(), size: 46 }], series: [{}, ...series],
+        axes: [{ ...axis(), size: 30, values: (u, ticks) => ticks.map(when) }, { ...axis(), size: 46 }], series: [{}, ...series],
       }, values, place));
     }
     for (const plot of before) plot.destroy();
