@@ -2,7 +2,8 @@
 
 Template, recipients and jobs are in the store; every message is looked up, rendered, sent to a
 sink on this machine and recorded with its history. The bare loop sends one ready-made message
-over as many connections, and does nothing else.
+over as many connections, and does nothing else. Mail of several tenants goes through providers of
+their own, in the same run.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from outbox_bench.arena import Arena, Place, arena
+from outbox_bench.arena import Arena, Connection, Place, arena
 from outbox_bench.children import Child
 from outbox_bench.figures import Figures, Round, Said, interleaved, machine, ratio
 from outbox_bench.orders import BareHooks, BareMail, Dispatch, Ports, Ready, Sinks, Took
@@ -30,7 +31,7 @@ HTML = """<html><body><p>Здравствуйте, <b>{{ first_name }}</b>!</p>
 <ul>{% for film in films %}<li>{{ film.title }} <small>{{ film.year }}</small></li>
 {% endfor %}</ul></body></html>"""
 USERS = 1_000
-FILL_JOBS = 5_000
+FILL_JOBS = 500
 
 FILL_MAIL = """
 select count(*) from outbox.enqueue_many_v1(array(
@@ -42,7 +43,8 @@ select count(*) from outbox.enqueue_many_v1(array(
                 jsonb_build_object('title', 'Қыз Жібек', 'year', 1970),
                 jsonb_build_object('title', 'The Matrix', 'year', 1999))),
         'meta', jsonb_build_object('event_type', 'user_registered', 'priority', 'normal'))
-    from generate_series(1, %s) as n), fill_created => true)""".replace("{users}", str(USERS))
+    from generate_series(1, %s) as n), tenant => %s, fill_created => true)
+""".replace("{users}", str(USERS))
 FILL_HOOKS = """
 select count(*) from outbox.enqueue_many_v1(array(
     select jsonb_build_object('channel', 'webhook', 'to', %s::text,
@@ -55,9 +57,13 @@ Channel = Literal["email", "webhook"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`concurrency`: deliveries at once in a process, and connections of the bare loop."""
+    """`concurrency`: deliveries at once in a process, and connections of the bare loop.
+
+    `tenants`: with mail servers of their own, in rounds beside those of the operator's; 0: none.
+    """
 
     jobs: int = 5_000
+    tenants: int = 3
     rounds: int = 3
     processes: int = 1
     concurrency: int = 10
@@ -68,16 +74,25 @@ def measure(channel: Channel, options: Options, said: Said) -> Figures:
     """Return the figures of one channel."""
     with arena(options.url) as server, Child(Sinks()) as sinks:
         ports = sinks.ready(Ports)
-        with server.filled(partial(_fill, channel, ports, options.jobs)) as template:
-            found = interleaved(
-                {
-                    "bare": partial(_bare_round, channel, ports, options),
-                    "outbox": partial(_round, server, template, channel, ports, sinks, options),
-                },
-                rounds=options.rounds,
-                said=said,
-            )
+        kinds = {"bare": partial(_bare_round, channel, ports, options)}
+        fills = {"outbox": ["default"]}
+        if channel == "email" and options.tenants:
+            fills["tenants"] = [f"tenant-{n}" for n in range(options.tenants)]
+        with contextlib.ExitStack() as stack:
+            for name, tenants in fills.items():
+                fill = partial(_fill, channel, ports, options.jobs, tenants)
+                template = stack.enter_context(server.filled(fill))
+                kinds[name] = partial(_round, server, template, channel, ports, sinks, options)
+            found = interleaved(kinds, rounds=options.rounds, said=said)
         ours, bare = found["outbox"], found["bare"]
+        several: Figures = {}
+        if "tenants" in found:
+            several = {
+                "tenants": options.tenants,
+                "tenants_per_s": found["tenants"]["per_s"],
+                "tenants_ratio_to_one": ratio(found["tenants"]["per_s"], ours["per_s"]),
+                "tenants_dispatcher_cpu_us": found["tenants"]["dispatcher_cpu_us"],
+            }
         return {
             "benchmark": "mail" if channel == "email" else "webhook",
             "per_s": ours["per_s"],
@@ -88,6 +103,7 @@ def measure(channel: Channel, options: Options, said: Said) -> Figures:
             "postgres_cpu_us": ours["postgres_cpu_us"],
             "sink_cpu_us": ours["sink_cpu_us"],
             "bare_cpu_us": bare["cpu_us"],
+            **several,
             "jobs": options.jobs,
             "rounds": options.rounds,
             "processes": options.processes,
@@ -96,29 +112,48 @@ def measure(channel: Channel, options: Options, said: Said) -> Figures:
         }
 
 
-def _fill(channel: Channel, ports: Ports, jobs: int, place: Place) -> None:
+def _fill(channel: Channel, ports: Ports, jobs: int, tenants: list[str], place: Place) -> None:
     with place.connect() as connection:
         pause(connection, channel)
-        connection.execute(
-            "insert into outbox.recipient (tenant_id, user_id, email, locale)"
-            " select 'default', 'user-' || n, 'user' || n || '@example.com', 'ru'"
-            " from generate_series(0, %s) as n",
-            (USERS - 1,),
-        )
-        connection.execute(
-            "insert into outbox.template"
-            " (tenant_id, code, channel, locale, version, subject, body_text, body_html)"
-            " values ('default', 'welcome', 'email', 'ru', 1, %s, %s, %s)",
-            (SUBJECT, TEXT, HTML),
-        )
-        for start in range(0, jobs, FILL_JOBS):
+        for tenant in tenants:
+            add_mail_tenant(connection, tenant, users=USERS)
+            if tenant != "default":
+                add_mail_provider(connection, tenant, ports.smtp)
+        for number, start in enumerate(range(0, jobs, FILL_JOBS)):
             count = min(FILL_JOBS, jobs - start)
             if channel == "email":
-                connection.execute(FILL_MAIL, (count,))
+                connection.execute(FILL_MAIL, (count, tenants[number % len(tenants)]))
             else:
                 url = f"http://127.0.0.1:{ports.http}/hook"
                 connection.execute(FILL_HOOKS, (url, count))
         settle(connection)
+
+
+def add_mail_tenant(connection: Connection, tenant: str, *, users: int) -> None:
+    """Have a tenant with a template and users `user-0`, `user-1` and so on."""
+    connection.execute(
+        "insert into outbox.recipient (tenant_id, user_id, email, locale)"
+        " select %s, 'user-' || n, 'user' || n || '@example.com', 'ru'"
+        " from generate_series(0, %s) as n",
+        (tenant, users - 1),
+    )
+    connection.execute(
+        "insert into outbox.template"
+        " (tenant_id, code, channel, locale, version, subject, body_text, body_html)"
+        " values (%s, 'welcome', 'email', 'ru', 1, %s, %s, %s)",
+        (tenant, SUBJECT, TEXT, HTML),
+    )
+
+
+def add_mail_provider(connection: Connection, tenant: str, port: int) -> None:
+    """Give a tenant an SMTP server of its own: the sink."""
+    connection.execute(
+        "insert into outbox.provider (provider_id, tenant_id, channel, kind, name, config)"
+        " values (gen_random_uuid(), %s, 'email', 'smtp', 'main', jsonb_build_object("
+        "'smtp_url', 'smtp://127.0.0.1:' || %s::int || '?starttls=off',"
+        " 'mail_from', %s || '@example.com'))",
+        (tenant, port, tenant),
+    )
 
 
 def _round(

@@ -23,13 +23,22 @@ def cpu_s(pid: int | None) -> float | None:
 
 def rss_mb_peak(pid: int) -> float | None:
     """Return the most memory that a process (without its children) has had at once."""
+    return _status_mb(pid, "VmHWM:")
+
+
+def rss_mb(pid: int) -> float | None:
+    """Return the memory that a process (without its children) has now."""
+    return _status_mb(pid, "VmRSS:")
+
+
+def _status_mb(pid: int, field: str) -> float | None:
     try:
         status = (PROC / str(pid) / "status").read_text()
     except OSError:
         return None
     for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
+        if line.startswith(field):
+            return round(int(line.split()[1]) / 1024, 1)
     return None
 
 

@@ -151,6 +151,9 @@ def mail(
     rounds: Rounds = 3,
     processes: Processes = 1,
     concurrency: Concurrency = 10,
+    tenants: Annotated[
+        int, typer.Option(min=0, max=100, help="With mail servers of their own; 0: leave out.")
+    ] = 3,
     url: Url = None,
     json: Json = False,
 ) -> None:
@@ -158,7 +161,12 @@ def mail(
     from outbox_bench.mail import Options, measure
 
     options = Options(
-        jobs=jobs, rounds=rounds, processes=processes, concurrency=concurrency, url=url
+        jobs=jobs,
+        rounds=rounds,
+        processes=processes,
+        concurrency=concurrency,
+        tenants=tenants,
+        url=url,
     )
     _run(measure, options, json=json)
 
@@ -178,6 +186,23 @@ def webhook(
     options = Options(
         jobs=jobs, rounds=rounds, processes=processes, concurrency=concurrency, url=url
     )
+    _run(measure, options, json=json)
+
+
+@app.command("soak")
+def soak(
+    deliveries: Annotated[int, typer.Option(min=10, help="Mails and webhooks, by turns.")] = (
+        100_000
+    ),
+    parts: Annotated[int, typer.Option(min=3, help="Memory is read after each.")] = 10,
+    concurrency: Concurrency = 10,
+    url: Url = None,
+    json: Json = False,
+) -> None:
+    """Whether a dispatcher's memory stays flat over very many deliveries."""
+    from outbox_bench.soak import Options, measure
+
+    options = Options(deliveries=deliveries, parts=parts, concurrency=concurrency, url=url)
     _run(measure, options, json=json)
 
 

@@ -11,6 +11,7 @@ from outbox_bench import (
     latency,
     mail,
     ordering,
+    soak,
     upkeep,
     webhook,
 )
@@ -136,3 +137,12 @@ def test_flat_looks_at_every_kind_of_neighbour(postgres_server: Server) -> None:
         found = figures[name]
         assert isinstance(found, dict)
         assert min(numbers(found, "jobs_per_s")) > 0
+
+
+def test_a_dispatcher_s_memory_stays_flat_over_100_000_deliveries(postgres_server: Server) -> None:
+    options = soak.Options(deliveries=100_000, parts=5, url=postgres_server.admin_url)
+    figures = soak.measure(options, said)
+    own, renderers = numbers(figures, "grown_mb", "renderer_grown_mb")
+    # The 60,000 deliveries after it is warm: 100 bytes kept of each would be 6 MB.
+    assert own < 6, figures
+    assert renderers < 6, figures
