@@ -287,8 +287,17 @@ async def put_template(
 async def recent_payloads(
     connection: Connection, key: TemplateKey, *, limit: int
 ) -> list[Payload]:
-    """Return the newest payloads that a version must be able to render, the newest first."""
-    parameters = {"tenant": key.tenant, "code": key.code, "channel": key.channel, "limit": limit}
+    """Return the newest payloads that a version must be able to render, the newest first.
+
+    They are the newest `limit` of all locales, and the newest `limit` of its own.
+    """
+    parameters = {
+        "tenant": key.tenant,
+        "code": key.code,
+        "channel": key.channel,
+        "locale": key.locale,
+        "limit": limit,
+    }
     return await fetch(connection, Payload, "template_payloads", parameters, prepare=False)
 
 

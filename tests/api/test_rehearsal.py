@@ -101,7 +101,30 @@ async def test_another_tenant_s_payloads_are_nobody_else_s(api: Api) -> None:
         connection.execute("set role outbox_api")
         connection.execute("select set_config('outbox.tenant', 'acme', true)")
         with pytest.raises(psycopg.Error, match="another tenant"):
-            connection.execute("select outbox.recent_payloads('default', 'greet', 'email', 9)")
+            connection.execute(
+                "select outbox.recent_payloads('default', 'greet', 'email', 'en', 9)"
+            )
+
+
+async def test_the_newest_payloads_of_a_locale_count_behind_any_number_of_others(
+    open_api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outbox_api.routes.templates.PAYLOADS_MAX", 2)
+    await open_api.client.put(f"{PATH}/en", json=SOUND)
+    who = {"email": "a@b.kz", "locale": "kz_KZ"}
+    await open_api.client.put("/api/v1/recipients/ann", json=who)
+    fields = {"content": None, "template_code": "greet", "data": {"name": "Ann"}}
+    of_kz = [
+        await post(open_api, **fields, locale="KZ"),
+        await post(open_api, **fields, locale=None, to=None, user_id="ann"),
+    ]
+    for _ in range(3):
+        await post(open_api, **fields | {"data": {"name": "Ann", "town": "Almaty"}}, locale="ru")
+    assert (await open_api.client.put(f"{PATH}/ru", json=UNFIT)).status_code == 201
+    refused = await open_api.client.put(f"{PATH}/kz", json=UNFIT)
+    assert refused.status_code == 422
+    told = [fault["message"] for fault in refused.json()["errors"]]
+    assert [any(job_id in message for message in told) for job_id in of_kz] == [True, True]
 
 
 async def test_other_templates_payloads_do_not_count(open_api: Api) -> None:
