@@ -19,8 +19,9 @@ import msgspec
 import psycopg
 
 from outbox.channels.captured import said, sent_by
+from outbox.channels.provider_errors import WS_TABLE, classify, find_row
 from outbox.message import Message
-from outbox.outcome import Delivered, InboxRow, Outcome, Rejected, Retryable
+from outbox.outcome import Delivered, InboxRow, Outcome, Rejected
 from outbox.store import sockets
 from outbox.store.engine import Connection
 from outbox.store.sockets import Outgoing
@@ -99,13 +100,11 @@ class SocketChannel:
                 data_json=message.data_json.decode("utf-8", "replace"),
             )
             return Delivered(effects=(row,), sent=sent_by("inbox", message))
-        silent = reached is Reached.SILENT
-        return Retryable(
-            code="ws.unacknowledged" if silent else "ws.no_socket",
-            reason=reached.value,
-            ambiguous=silent,
-            sent=sent_by("ws", message),
-        )
+        code = "unacknowledged" if reached is Reached.SILENT else "no_socket"
+        rule = find_row(WS_TABLE, code)
+        assert rule is not None
+        sent = sent_by("ws", message)
+        return classify(rule, code=f"ws.{code}", reason=reached.value, sent=sent)
 
     async def _run(self) -> None:
         while True:

@@ -32,6 +32,7 @@ from outbox.channels.provider_errors import (
     TELEGRAM_TABLE,
     TWILIO_TABLE,
     WEB_PUSH_TABLE,
+    WS_TABLE,
     CodeRow,
     classify,
     find_row,
@@ -48,6 +49,7 @@ _TABLES: Mapping[str, tuple[str, tuple[CodeRow, ...]]] = {
     "push": ("fcm", FCM_TABLE),
     "browser": ("webpush", WEB_PUSH_TABLE),
     "telegram": ("telegram", TELEGRAM_TABLE),
+    "ws": ("ws", WS_TABLE),
 }
 _TOLD = "The sink was asked to fail"
 
@@ -68,7 +70,7 @@ async def play(channel: str, message: Message) -> Outcome | None:
     if channel == "email":
         return _mail(code, text, stage.lower())
     outcome = _http(channel, code, text, message)
-    if isinstance(outcome, Rejected) and outcome.suppress and message.to is None:
+    if isinstance(outcome, Rejected) and outcome.suppress and message.devices:
         return msgspec.structs.replace(outcome, gone=(message.devices[0].address,))
     return outcome
 
@@ -80,6 +82,8 @@ def is_magic(channel: str, message: Message) -> bool:
 
 def _asked(channel: str, message: Message) -> re.Match[str] | None:
     address = message.to or (message.devices[0].address if message.devices else "")
+    if channel == "ws":  # its address is its user
+        address = message.user_id or address
     return (_WEB if channel == "webhook" else _MAIL_LIKE).fullmatch(address)
 
 

@@ -94,6 +94,12 @@ WEB_PUSH_TABLE: tuple[CodeRow, ...] = (
     CodeRow(codes=_codes(429), verdict="T", scope="destination"),
 )
 
+# Our own: what the API's processes tell of a user's sockets.
+WS_TABLE: tuple[CodeRow, ...] = (
+    CodeRow(codes=_codes("no_socket"), verdict="T"),
+    CodeRow(codes=_codes("unacknowledged"), verdict="T", ambiguous=True),
+)
+
 # https://postmarkapp.com/developer/api/overview#error-codes
 POSTMARK_TABLE: tuple[CodeRow, ...] = (
     CodeRow(codes=_codes(10, 400, 401, 405, 412, 413), verdict="C"),

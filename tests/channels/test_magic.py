@@ -124,6 +124,8 @@ async def test_each_way_to_get_no_answer_comes_about_on_demand(trouble: str) -> 
         ("telegram", "403", "telegram.403"),
         ("push", "UNREGISTERED", "fcm.UNREGISTERED"),
         ("browser", "410", "webpush.410"),
+        ("ws", "no_socket", "ws.no_socket"),
+        ("ws", "421", "http.421"),
         ("webhook", "500", "http.500"),
     ],
 )
@@ -145,6 +147,14 @@ async def test_every_channel_of_the_sandbox_knows_them_and_none_does_without_it(
     logged = load_handlers({f"{channel.upper()}_PROVIDER": "log"})[channel]
     outcome = await logged.deliver(message, timeout_s=5.0)
     assert getattr(outcome, "code", None) != told
+
+
+@pytest.mark.parametrize("named", ["to", "user_id"])
+async def test_a_user_s_sockets_fail_by_the_name_of_the_user(named: str) -> None:
+    where: dict[str, Any] = {"to": None, named: "fail+unacknowledged@sink.test"}
+    outcome = await SinkChannel("ws").deliver(email(channel="ws", **where), timeout_s=1.0)
+    assert isinstance(outcome, Retryable)
+    assert (outcome.code, outcome.ambiguous) == ("ws.unacknowledged", True)
 
 
 async def test_a_mail_that_was_lost_may_have_arrived() -> None:

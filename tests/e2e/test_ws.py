@@ -142,6 +142,16 @@ async def test_each_row_of_the_table_of_errors(
     assert inbox == ([("u1", "Hi", "Hello Нуржан")] if fell else [])
 
 
+async def test_a_tenant_s_own_row_decides_what_no_socket_means(desk: Desk) -> None:
+    async with replica(desk) as client, delivering(desk):
+        rule = {"code": "ws.no_socket", "becomes": "permanent", "channel": "ws"}
+        stored = await client.put("/api/v1/tenants/default", json={"error_rules": [rule]})
+        assert stored.status_code == 200, stored.text
+        job_id = ping(desk)
+        await desk.until_status(job_id, "failed")
+    assert desk.deliveries(job_id) == [("FAILED", 1, "ws.no_socket", False)]
+
+
 async def test_a_job_for_nobody_is_rejected(desk: Desk) -> None:
     desk.admin.execute("insert into outbox.handler values ('channel', 'ws')")
     async with delivering(desk):
