@@ -18,6 +18,7 @@ import msgspec
 
 from outbox.channels.guard_allow import parse_allow
 from outbox.channels.provider_config import KINDS, URL_FORMS, parse_provider_url
+from outbox.channels.s3 import parse_s3_url
 from outbox.channels.smtp_url import parse_smtp_url
 from outbox.channels.webhook_signature import SECRETS_MAX, SecretRefused, key_of
 from outbox.errors import ConfigError
@@ -191,6 +192,16 @@ def _smtp_url(text: str) -> str:
     return text
 
 
+def _s3_url(text: str) -> str:
+    if not text.isprintable() or " " in text:
+        raise ValueError("must be a URL without a space")
+    try:
+        parse_s3_url(text)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
 def _url(text: str) -> SplitResult | None:
     try:
         parts = urlsplit(text)
@@ -310,6 +321,10 @@ DATABASE_URL: Parser[str] = Form("`postgresql://user:password@host:port/database
 SMTP_URL: Parser[str] = Form(
     "`smtp://user:password@host:port` or `smtps://…`, with `?starttls=required` if need be",
     _smtp_url,
+)
+S3_URL: Parser[str] = Form(
+    "`s3://KEY:SECRET@host:port/bucket/folder?region=…`; `s3+http://` for servers without TLS",
+    _s3_url,
 )
 REGION: Parser[str] = Form("two letters", _region)
 BODY: Parser[str] = Form("a template", lambda text: text)

@@ -50,6 +50,29 @@ def uuid7() -> UUID:
     return UUID(int=((high & ((1 << 64) - 1)) << 64) | low)
 
 
+class Attachment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What goes along with a mail, as its producer names it: a `url`, or a key in `s3`.
+
+    `filename` is the URL's or the key's own last part where it is left out. An `inline` one is
+    shown in the HTML, by `cid:` and its `filename`.
+    """
+
+    url: str | None = None
+    s3: str | None = None
+    filename: str | None = None
+    content_type: str | None = None
+    inline: bool | None = None
+
+
+class MailPart(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An attachment as it goes out: fetched, with a name and a type that a mail can have."""
+
+    filename: str
+    content_type: str
+    content: bytes
+    inline: bool = False
+
+
 class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A NotificationJob, or any other kind of job, as a producer writes it (contracts.md 1, 6).
 
@@ -84,6 +107,7 @@ class Job(msgspec.Struct, kw_only=True, omit_defaults=True):
     max_attempts: int | None = None
     timeout_s: float | None = None
     headers: Mapping[str, str] | None = None
+    attachments: Sequence[Attachment | Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.job_id is None and self.idempotency_key is None:
@@ -119,6 +143,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `test`: no provider but the sink may take it.
     `sender` and `phone_region` are the tenant's own, where it has set them: the From of its mail,
     and the country of a number that is written without one.
+    `parts` are the `attachments` once the channel has fetched them.
     """
 
     key: UUID
@@ -148,4 +173,6 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sender: str | None = None
     phone_region: str | None = None
     devices: tuple[Device, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+    parts: tuple[MailPart, ...] = ()
     test: bool = False

@@ -46,6 +46,8 @@ PROVIDERS: Mapping[str, Choice] = {
 """What can be named as the provider of a channel that has no field of its own below."""
 API_SETTINGS = (
     "EMAIL_URL",
+    "ATTACHMENTS_BYTES_MAX",
+    "S3_URL",
     "SMS_URL",
     "SMS_FROM",
     "SMS_REGION",
@@ -170,6 +172,19 @@ class Config:
     )
     email_url: str | None = _setting(
         None, values.ProviderUrl("email"), "The HTTP API that sends mail.", url=True
+    )
+    attachments_bytes_max: int = _setting(
+        10_485_760,
+        Whole(1_024, 104_857_600),
+        "What the attachments of one mail may come to. Each mail on its way takes about five times"
+        " as much memory.",
+    )
+    s3_url: str | None = _setting(
+        None,
+        values.S3_URL,
+        "The bucket for attachments by S3 key, with the extra `s3`. `{tenant}` in the folder is"
+        " the job's tenant; without it the bucket is the default tenant's alone.",
+        url=True,
     )
     sms_url: str | None = _setting(
         None,

@@ -158,6 +158,7 @@ def _cases() -> Iterable[Case]:
     yield from _meta()
     yield from _times()
     yield from _extras()
+    yield from _attachments()
     yield from _other_kinds()
     yield from _shapes()
     yield from _unstorable()
@@ -356,6 +357,66 @@ def _extras() -> Iterable[Case]:
     yield _bad("a header of two lines", webhook(headers={"X": "a\r\nB: c"}), "/headers/X")
     yield _bad("a header with a slash", webhook(headers={"a/b~": "1"}), "/headers/a~1b~0")
     yield _bad("a header of 4,097", webhook(headers={"X": "x" * 4097}), "/headers/X")
+
+
+def _attachments() -> Iterable[Case]:
+    url = "https://files.example.com/a/invoice.pdf?token=x@y"
+
+    def attached(*items: object, **changes: object) -> Job:
+        return job(attachments=list(items), **changes)
+
+    yield _ok("an attachment by URL", attached({"url": url}))
+    whole = {"s3": "2026/11/счёт 7.pdf", "filename": "Счёт №7.pdf", "content_type": "image/PNG"}
+    yield _ok("an attachment by key", attached(whole | {"inline": False}))
+    yield _ok("an inline picture", attached({"url": url, "filename": "a-1.png", "inline": True}))
+    yield _ok("nulls in an attachment", attached({"url": url, "s3": None, "inline": None}))
+    yield _ok("no attachment", job(attachments=[]))
+    yield _ok("20 attachments", attached(*[{"url": url}] * 20))
+    yield _bad("21 attachments", attached(*[{"url": url}] * 21), "/attachments")
+    yield _bad("attachments that are an object", job(attachments={"url": url}), "/attachments")
+    yield _bad("attachments of a webhook", webhook(attachments=[{"url": url}]), "/attachments")
+    yield _bad("attachments of a payload", queued(attachments=[{"url": url}]), "/attachments")
+    texts = attached({"url": url}, channel="sms", template_code=None, content="x")
+    yield _bad("attachments of an SMS", texts, "/attachments")
+    yield _bad("an attachment that is a text", attached({"url": url}, url), "/attachments/1")
+    yield _bad("an attachment from nowhere", attached({"filename": "a"}), "/attachments/0")
+    yield _bad("an attachment from both", attached({"url": url, "s3": "a"}), "/attachments/0")
+    for wrong in (
+        *(7, "", "ftp://a.b/c", "https://", "https://u:p@a.b/", "https://a.b/ c", "file:///etc/x"),
+        *("https://a.b/\r\nX: y", "https://a.b/" + "x" * 2_048, "//a.b/c", "https://a.b\n/c"),
+    ):
+        yield _bad(f"the URL {wrong!r:.30}", attached({"url": wrong}), "/attachments/0/url")
+    for wrong in (7, "", "/a", "a/", "a//b", ".", "a/../b", "./a", "a\nb", "a\\b", "x" * 1_025):
+        yield _bad(f"the key {wrong!r:.30}", attached({"s3": wrong}), "/attachments/0/s3")
+    for wrong in (
+        *(7, "", ".", "..", "../a", "a/b", "a\\b", "a\r\nBcc: x@y.z", "a\tb", "x" * 256),
+        *("gnp\u202eexe.png", "a\u2028b", "a\x85b"),
+    ):
+        named = attached({"url": url, "filename": wrong})
+        yield _bad(f"the file name {wrong!r:.30}", named, "/attachments/0/filename")
+    for name in (None, "Счёт.png", "a b.png", "a>b.png"):
+        shown = attached({"url": url, "filename": name, "inline": True})
+        yield _bad(f"inline and named {name!r}", shown, "/attachments/0/filename")
+    for wrong in (
+        7,
+        "",
+        "pdf",
+        "a/b; charset=x",
+        "a/b\r\nX: y",
+        "multipart/mixed",
+        "message/rfc822",
+    ):
+        typed = attached({"url": url, "content_type": wrong})
+        yield _bad(f"the type {wrong!r:.30}", typed, "/attachments/0/content_type")
+    yield _bad(
+        "inline by a word", attached({"url": url, "inline": "yes"}), "/attachments/0/inline"
+    )
+    yield _bad(
+        "an attachment wrong in all ways",
+        attached({"url": 1, "content_type": 1, "inline": 1, "filename": 1, "a/b": 1}),
+        *(f"/attachments/0/{name}" for name in ("url", "content_type", "inline", "filename")),
+        "/attachments/0/a~1b",
+    )
 
 
 def _keys() -> Iterable[Case]:

@@ -111,6 +111,29 @@ JOB_SCHEMA: Mapping[str, object] = {
             "additionalProperties": {"type": "string", "maxLength": 4096},
             "description": "For webhooks and mail.",
         },
+        "attachments": {
+            "type": ["array", "null"],
+            "maxItems": 20,
+            "items": {"$ref": "#/components/schemas/Attachment"},
+            "description": "For mail: fetched when it goes out.",
+        },
+    },
+}
+
+ATTACHMENT_SCHEMA: Mapping[str, object] = {
+    "title": "Attachment",
+    "description": "A file by `url`, or by its key in the operator's bucket (`s3`): one of them.",
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "url": _text(2_048, "http or https, without a login."),
+        "s3": _text(1_024, "A key, below the tenant's folder."),
+        "filename": _text(255, "Left out: the last part of the URL or the key."),
+        "content_type": _text(129, "Left out: what the content shows, or its server says."),
+        "inline": {
+            "type": ["boolean", "null"],
+            "description": "Shown in the HTML by `cid:` and the file name.",
+        },
     },
 }
 
@@ -141,6 +164,7 @@ CONDITION_SCHEMA: Mapping[str, object] = {
 
 NAMED: Mapping[str, Mapping[str, object]] = {
     "NotificationJob": JOB_SCHEMA,
+    "Attachment": ATTACHMENT_SCHEMA,
     "Batch": BATCH_SCHEMA,
     "Condition": CONDITION_SCHEMA,
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from outbox.message import Attachment
+
 EMPTY_OBJECT = msgspec.Raw(b"{}")
 ABSENT = msgspec.Raw(b"")
 
@@ -21,6 +23,7 @@ class Facts(msgspec.Struct, gc=False):
     category: str | None = None
     timeout_s: float | None = None
     headers: dict[str, str] | None = None
+    attachments: tuple[Attachment, ...] | None = None
     data: msgspec.Raw = EMPTY_OBJECT
     meta: msgspec.Raw = EMPTY_OBJECT
     payload: msgspec.Raw = ABSENT

@@ -396,5 +396,6 @@ def _message(
         sender=None if tenant is None else tenant.sender,
         phone_region=None if tenant is None else tenant.phone_region,
         devices=devices,
+        attachments=facts.attachments or (),
         test=claimed.test,
     )

@@ -25,6 +25,7 @@ import structlog
 
 from outbox.channels import Handler
 from outbox.channels.registry import CONTRACT_CHANNELS
+from outbox.channels.s3 import S3_SCOPE
 from outbox.message import EntryId, Epoch, LaneId, Lease
 from outbox.opting_out import OptOutLinks
 from outbox.outcome import Outcome, Rejected, Retryable
@@ -578,6 +579,7 @@ class Dispatcher:
         for scope in (
             None if facts.template_code is None else f"template:{facts.template_code}",
             None if facts.endpoint is None else f"endpoint:{facts.endpoint}",
+            f"endpoint:{S3_SCOPE}" if any(a.s3 for a in facts.attachments or ()) else None,
         ):
             if scope is None:
                 continue

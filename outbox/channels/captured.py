@@ -54,13 +54,16 @@ def sent_by(provider: str | None, message: Message) -> Sent:
 def headers_json(message: Message) -> str:
     """Return the headers as JSON, a `content-type` among them.
 
-    An HTML part beside a text is kept under `html`: a row of the sink has one body.
+    An HTML part beside a text is kept under `html`: a row of the sink has one body. Attachments
+    are named, and not fetched.
     """
-    kept: dict[str, str] = dict(message.headers)
+    kept: dict[str, object] = dict(message.headers)
     if not any(name.lower() == "content-type" for name in kept):
         kept["content-type"] = _content_type(message)
     if message.text is not None and message.html is not None:
         kept["html"] = message.html
+    if message.attachments:
+        kept["attachments"] = message.attachments
     return msgspec.json.encode(kept).decode()
 
 

@@ -6,9 +6,11 @@ drop duplicates do.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
+from time import monotonic
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +19,7 @@ import msgspec
 from outbox.channels.addresses import AddressRefused, Mailbox, parse_mailbox
 from outbox.channels.api_channel import Provider
 from outbox.channels.api_client import ApiClient, own_addresses
+from outbox.channels.attachments import Attachments
 from outbox.channels.captured import refused_test, sent_by
 from outbox.channels.guard import guard_of
 from outbox.channels.headers import HeaderRefused, check_headers
@@ -46,7 +49,8 @@ class EmailChannel:
     Settings: `SMTP_URL`, `SMTP_POOL_SIZE`, `EMAIL_URL`, `MAIL_FROM` (`Name <address>` or
     `address`); a tenant's own provider has its login beside a URL without one (`SMTP_USERNAME`,
     `SMTP_PASSWORD`, `EMAIL_SECRET`). Raises ConfigError for one that is malformed; one that is
-    missing holds the lane instead, so that mail waits until an operator has set it.
+    missing holds the lane instead, so that mail waits until an operator has set it. Attachments
+    have settings of their own (`outbox.channels.attachments`).
     """
 
     def __init__(self, settings: Mapping[str, str]) -> None:
@@ -57,6 +61,7 @@ class EmailChannel:
         self._api: Provider | None = None
         self._sender: Sender | None = None
         self._is_tenants = GUARDED in settings
+        self._attachments = Attachments(settings)
         if provider == "log":
             self._capture = LogChannel("email")
         elif provider == "sink":
@@ -97,6 +102,7 @@ class EmailChannel:
             self._smtp.close()
         if self._client is not None:
             await self._client.__aexit__(kind, error, trace)
+        await self._attachments.close()
 
     async def deliver(self, message: Message, *, timeout_s: float) -> Outcome:
         """Send one mail; a fault of the message's own is told before any provider is asked."""
@@ -107,30 +113,47 @@ class EmailChannel:
             return await self._capture.deliver(message, timeout_s=timeout_s)
         if (refused := refused_test(message)) is not None:
             return refused
-        if self._api is not None:
-            told = None if self._is_tenants else message.sender
-            prepared = msgspec.structs.replace(message, to=checked.address, sender=told)
-            return await self._api.send(prepared, timeout_s=own_deadline_s(timeout_s))
-        if self._smtp is None:
+        if self._api is None and self._smtp is None:
             return _missing("OUTBOX_SMTP_URL, OUTBOX_EMAIL_URL or OUTBOX_EMAIL_PROVIDER")
         sender = self._sender
         if message.sender is not None and not self._is_tenants:
             sender = _sender_of(message.sender)
-        if sender is None:
+        if self._smtp is not None and sender is None:
             return _missing("OUTBOX_MAIL_FROM")
-        mail = build_mail(
+        ends = monotonic() + own_deadline_s(timeout_s)
+        if message.attachments:
+            fetched = await self._attachments.fetch(message, timeout_s=ends - monotonic())
+            if not isinstance(fetched, Message):
+                return fetched
+            message = fetched
+        if self._api is not None:
+            told = None if self._is_tenants else message.sender
+            prepared = msgspec.structs.replace(message, to=checked.address, sender=told)
+            return await self._api.send(prepared, timeout_s=max(0.0, ends - monotonic()))
+        assert sender is not None
+        return await self._by_smtp(message, sender, checked, ends)
+
+    async def _by_smtp(
+        self, message: Message, sender: Sender, recipient: Mailbox, ends: float
+    ) -> Outcome:
+        assert self._smtp is not None
+        build = partial(
+            build_mail,
             sender=sender,
-            recipient=checked,
+            recipient=recipient,
             subject=message.subject or "",
             text=message.text,
             html=message.html,
             message_id=f"{message.key}@{sender.mailbox.domain}",
             date=datetime.now(UTC),
             headers=message.headers,
+            parts=message.parts,
         )
+        # Megabytes take their time, in which leases have to be kept.
+        mail = await asyncio.to_thread(build) if message.parts else build()
         return await self._smtp.send(
-            Envelope(sender=sender.mailbox, recipient=checked, mail=mail),
-            timeout_s=own_deadline_s(timeout_s),
+            Envelope(sender=sender.mailbox, recipient=recipient, mail=mail),
+            timeout_s=max(0.0, ends - monotonic()),
             sent=sent_by("smtp", message),
         )
 

@@ -41,6 +41,14 @@ class HttpAnswer(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class HttpFile(msgspec.Struct, frozen=True):
+    """What a GET came to. `body` is empty unless the status is a 2xx; None: it is too long."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes | None
+
+
 class HttpFailure(msgspec.Struct, frozen=True):
     """No status came back. `body_sent`: the request may have been read whole."""
 
@@ -102,6 +110,26 @@ class HttpClient:
         except _EXPECTED as error:
             trouble, reason = _told(error)
         return HttpFailure(trouble, reason, payload.begun and trouble in _AFTER_CONNECTING)
+
+    async def get(
+        self, url: CheckedUrl, *, headers: Mapping[str, str], bytes_max: int, timeout_s: float
+    ) -> HttpFile | HttpFailure:
+        """GET a file of at most `bytes_max`, within `timeout_s`. Faults are returned."""
+        if self._session is None:
+            raise RuntimeError("the client has not been entered")
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session.get(url, headers=headers, allow_redirects=False) as response,
+            ):
+                whole = 200 <= response.status <= 299
+                body = await _read_whole(response, bytes_max) if whole else b""
+                if body is None or not whole:
+                    response.close()  # what is left of it would have to be read
+                return HttpFile(response.status, response.headers, body)
+        except _EXPECTED as error:
+            trouble, reason = _told(error)
+        return HttpFailure(trouble, reason, body_sent=False)
 
 
 # ValueError: aiohttp's parser lets a few out for answers that are no HTTP.
@@ -172,6 +200,20 @@ async def _read_capped(response: aiohttp.ClientResponse, deadline: asyncio.Timeo
     return b"".join(chunks)
 
 
+async def _read_whole(response: aiohttp.ClientResponse, bytes_max: int) -> bytes | None:
+    """Return the whole answer, or None for one of more than `bytes_max`."""
+    if (response.content_length or 0) > bytes_max:
+        return None
+    chunks: list[bytes] = []
+    room = bytes_max
+    async for chunk in response.content.iter_any():
+        room -= len(chunk)
+        if room < 0:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
 def _told(error: Exception) -> tuple[HttpTrouble, str]:
     """Return the kind of trouble, and a sentence without addresses in it."""
     match error:
@@ -189,7 +231,7 @@ def _told(error: Exception) -> tuple[HttpTrouble, str]:
             return "connect", f"No connection could be made: {error.strerror or 'unknown error'}"
         case TimeoutError():
             return "timeout", "The receiver did not answer in time"
-        case aiohttp.ClientConnectionError() | OSError():
+        case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError() | OSError():
             return "lost", "The connection was closed before an answer came"
         case _:
             return "protocol", f"The receiver's answer is not HTTP ({type(error).__name__})"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -134,6 +135,16 @@ class Postmark:
             "Headers": [{"Name": name, "Value": value} for name, value in headers.items()],
             "Metadata": {"job_id": str(message.key)},
         }
+        if message.parts:
+            mail["Attachments"] = [
+                {
+                    "Name": part.filename,
+                    "ContentType": part.content_type,
+                    "Content": b64encode(part.content).decode(),
+                    **({"ContentID": f"cid:{part.filename}"} if part.inline else {}),
+                }
+                for part in message.parts
+            ]
         optional = {"TextBody": message.text, "HtmlBody": message.html, "ReplyTo": reply_to}
         return mail | {name: value for name, value in optional.items() if value is not None}
 
@@ -198,6 +209,17 @@ class SendGrid:
             "headers": headers,
             "custom_args": {"job_id": str(message.key)},
         }
+        if message.parts:
+            mail["attachments"] = [
+                {
+                    "filename": part.filename,
+                    "type": part.content_type,
+                    "content": b64encode(part.content).decode(),
+                    "disposition": "inline" if part.inline else "attachment",
+                    **({"content_id": part.filename} if part.inline else {}),
+                }
+                for part in message.parts
+            ]
         if reply_to is not None:
             name, mailbox = parse_named_mailbox(reply_to)
             mail["reply_to"] = {"email": mailbox.address, **({"name": name} if name else {})}

@@ -15,13 +15,15 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from binascii import b2a_qp
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from email.utils import format_datetime
 
 import msgspec
 
 from outbox.channels.addresses import AddressRefused, Mailbox, parse_named_mailbox
+from outbox.channels.mime_parts import base64_lines, part_of
+from outbox.message import MailPart
 
 RESERVED = frozenset(
     {
@@ -87,6 +89,7 @@ def build_mail(
     message_id: str,
     date: datetime,
     headers: Mapping[str, str],
+    parts: Sequence[MailPart] = (),
 ) -> bytes:
     """Return the whole mail. `message_id` is without its angle brackets, `date` is aware.
 
@@ -103,23 +106,29 @@ def build_mail(
     ]
     for name, value in headers.items():
         head.append(f"{name}: {_custom(name, value)}")
+    # None of the boundaries is how another begins: an id begins with a hexadecimal digit.
+    name = message_id.partition("@")[0]
+    root = "multipart/alternative"
     if text is not None and html is not None:
-        boundary = "=_" + message_id.partition("@")[0]
-        head.append(f'Content-Type: multipart/alternative; boundary="{boundary}"')
-        return b"\r\n".join(
-            (
-                "\r\n".join(head).encode(),
-                b"",
-                f"--{boundary}".encode(),
-                _part("plain", text),
-                f"--{boundary}".encode(),
-                _part("html", html),
-                f"--{boundary}--".encode(),
-                b"",
-            )
-        )
-    body = _part("plain", text) if text is not None else _part("html", html or "")
+        body = _multipart("alternative", f"=_{name}", [_part("plain", text), _part("html", html)])
+    elif text is not None:
+        body = _part("plain", text)
+    else:
+        body, root = _part("html", html or ""), "text/html"
+    shown = [part_of(part) for part in parts if part.inline and html is not None]
+    beside = [part_of(part) for part in parts if not part.inline or html is None]
+    if shown:
+        body = _multipart("related", f"=_related_{name}", [body, *shown], f'; type="{root}"')
+    if beside:
+        body = _multipart("mixed", f"=_mixed_{name}", [body, *beside])
     return b"\r\n".join(("\r\n".join(head).encode(), body, b""))
+
+
+def _multipart(subtype: str, boundary: str, parts: Sequence[bytes], more: str = "") -> bytes:
+    """Return headers and body of several parts, without a line break at the end."""
+    line = f"\r\n--{boundary}".encode()
+    head = f'Content-Type: multipart/{subtype}; boundary="{boundary}"{more}\r\n'.encode()
+    return head + b"".join(line + b"\r\n" + part for part in parts) + line + b"--"
 
 
 def _part(subtype: str, text: str) -> bytes:
@@ -130,7 +139,7 @@ def _part(subtype: str, text: str) -> bytes:
     raw = text.encode("utf-8", "replace")
     # Base64 makes 4/3 of every byte; quoted-printable 3 of each that is not ASCII.
     if len(raw.translate(None, _ASCII)) * 6 > len(raw):
-        encoding, body = "base64", _base64_lines(raw)
+        encoding, body = "base64", base64_lines(raw)
     else:
         # It takes its soft line breaks after the first break it finds: so there is one.
         encoding, body = "quoted-printable", b2a_qp(raw + b"\r\n", istext=True)[:-2]
@@ -139,11 +148,6 @@ def _part(subtype: str, text: str) -> bytes:
         f"Content-Transfer-Encoding: {encoding}\r\n\r\n"
     )
     return head.encode() + body
-
-
-def _base64_lines(raw: bytes) -> bytes:
-    encoded = b64encode(raw)
-    return b"\r\n".join([encoded[at : at + 76] for at in range(0, len(encoded), 76)])
 
 
 def one_line(text: str) -> str:

@@ -29,8 +29,9 @@ RECEIPT_SECRET = "receipt_secret"
 DIRECTORY = "directory"
 """No channel, but a provider all the same: who knows a tenant's users (docs/tenants.md)."""
 
-SHARED_SETTINGS = ("MODE", "TIMEOUT_S", "WEBHOOK_ALLOW")
-"""What of the operator's settings a tenant's provider gets to know. No credentials."""
+SHARED_SETTINGS = ("MODE", "TIMEOUT_S", "WEBHOOK_ALLOW", "ATTACHMENTS_BYTES_MAX", "S3_URL")
+"""What of the operator's settings a tenant's provider gets to know. No provider's credentials; of
+the bucket a tenant's mail gets what lies in the tenant's own folder."""
 
 
 class ProviderKind(msgspec.Struct, frozen=True, kw_only=True):

@@ -185,6 +185,42 @@ CREATE FUNCTION outbox.arrival_bounds_s() RETURNS double precision[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ARRAY[(0.01)::double precision, (0.025)::double precision, (0.05)::double precision, (0.1)::double precision, (0.25)::double precision, (0.5)::double precision, (1)::double precision, (2.5)::double precision, (5)::double precision, (10)::double precision, (30)::double precision, (60)::double precision, (300)::double precision, (900)::double precision, (3600)::double precision, (21600)::double precision, (86400)::double precision];
 
+CREATE FUNCTION outbox.pointer(key text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN ('/'::text || replace(replace(key, '~'::text, '~0'::text), '/'::text, '~1'::text));
+
+CREATE FUNCTION outbox.attachment_faults(item jsonb, at text) RETURNS outbox.fault[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (array_remove(ARRAY[CASE WHEN ((item ? 'url'::text) = (item ? 's3'::text)) THEN ROW(at, 'must have either url or s3'::text)::outbox.fault ELSE NULL::outbox.fault END, CASE WHEN ((item ? 'url'::text) AND ((jsonb_typeof((item -> 'url'::text)) <> 'string'::text) OR (char_length((item ->> 'url'::text)) > 2048) OR ((item ->> 'url'::text) !~* '^https?://[^/?#@\x01-\x20\x7f]+([/?#][^\x01-\x20\x7f]*)?$'::text))) THEN ROW((at || '/url'::text), 'must be an http or https URL without a login in it'::text)::outbox.fault ELSE NULL::outbox.fault END, CASE WHEN ((item ? 's3'::text) AND ((jsonb_typeof((item -> 's3'::text)) <> 'string'::text) OR ((char_length((item ->> 's3'::text)) < 1) OR (char_length((item ->> 's3'::text)) > 1024)) OR ((item ->> 's3'::text) ~ '[\x01-\x1f\x7f\\]|(^|/)\.{0,2}(/|$)'::text))) THEN ROW((at || '/s3'::text), 'must be a key of 1 to 1024 characters without a part that is empty, "." or ".."'::text)::outbox.fault ELSE NULL::outbox.fault END, CASE WHEN ((item ? 'filename'::text) AND ((jsonb_typeof((item -> 'filename'::text)) <> 'string'::text) OR ((char_length((item ->> 'filename'::text)) < 1) OR (char_length((item ->> 'filename'::text)) > 255)) OR ((item ->> 'filename'::text) = ANY (ARRAY['.'::text, '..'::text])) OR ((item ->> 'filename'::text) ~ '[\x01-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069/\\]'::text))) THEN ROW((at || '/filename'::text), 'must be a name of 1 to 255 characters without a path or a line break'::text)::outbox.fault WHEN (((item -> 'inline'::text) = 'true'::jsonb) AND COALESCE(((item ->> 'filename'::text) !~ '^[A-Za-z0-9][A-Za-z0-9._-]*$'::text), true)) THEN ROW((at || '/filename'::text), 'must be letters, digits, ".", "_" and "-": the HTML shows it by cid:'::text)::outbox.fault ELSE NULL::outbox.fault END, CASE WHEN ((item ? 'content_type'::text) AND ((jsonb_typeof((item -> 'content_type'::text)) <> 'string'::text) OR ((item ->> 'content_type'::text) !~* '^[a-z0-9!#$&^_.+-]{1,64}/[a-z0-9!#$&^_.+-]{1,64}$'::text) OR ((item ->> 'content_type'::text) ~* '^(multipart|message)/'::text))) THEN ROW((at || '/content_type'::text), 'must be a media type without parameters, and no multipart or message'::text)::outbox.fault ELSE NULL::outbox.fault END, CASE WHEN (jsonb_typeof((item -> 'inline'::text)) <> 'boolean'::text) THEN ROW((at || '/inline'::text), 'must be true or false'::text)::outbox.fault ELSE NULL::outbox.fault END], NULL::outbox.fault) || ARRAY(SELECT ROW((attachment_faults.at || outbox.pointer(k.key)), 'is not a known field'::text)::outbox.fault AS "row" FROM jsonb_object_keys((attachment_faults.item - ARRAY['url'::text, 's3'::text, 'filename'::text, 'content_type'::text, 'inline'::text])) k(key) LIMIT 20));
+
+CREATE FUNCTION outbox.attachments_faults(attachments jsonb, channel text) RETURNS outbox.fault[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+declare
+    faults outbox.fault[] := '{}';
+    item jsonb;
+    at text;
+begin
+    if channel is distinct from 'email' then
+        return array[('/attachments', 'are for email alone')::outbox.fault];
+    elsif jsonb_typeof(attachments) <> 'array' then
+        return array[('/attachments', 'must be a list')::outbox.fault];
+    elsif jsonb_array_length(attachments) > 20 then
+        return array[('/attachments', 'must be at most 20')::outbox.fault];
+    end if;
+    for item, at in
+        select v.item, '/attachments/' || (v.n - 1) from jsonb_array_elements(attachments) with ordinality as v(item, n)
+    loop
+        if jsonb_typeof(item) <> 'object' then
+            faults := faults || (at, 'must be an object')::outbox.fault;
+        else
+            faults := faults || outbox.attachment_faults(outbox.without_nulls(item), at);
+        end if;
+    end loop;
+    return faults;
+end
+$$;
+
 CREATE FUNCTION outbox.authenticate(hash bytea) RETURNS TABLE(key_id uuid, name text, tenant_id text, scopes text[], mode text, expires_at timestamp with time zone)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -573,10 +609,6 @@ begin
     return judged;
 end
 $$;
-
-CREATE FUNCTION outbox.pointer(key text) RETURNS text
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN ('/'::text || replace(replace(key, '~'::text, '~0'::text), '/'::text, '~1'::text));
 
 CREATE FUNCTION outbox.depth_faults(job jsonb) RETURNS outbox.fault[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -979,7 +1011,7 @@ begin
     update outbox.entry as e set erased = true where e.id = any(ids);
     update outbox.job as j
     set user_id = case when j.user_id is not null then alias end,
-        job = (j.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'user_id', 'idempotency_key',
+        job = (j.job - array['to', 'subject', 'content', 'headers', 'attachments', 'data', 'payload', 'user_id', 'idempotency_key',
                          'ordering_key', 'dedup_key'])
               || case when j.user_id is not null then jsonb_build_object('user_id', alias) else '{}' end
               || jsonb_build_object('data', '{}'::jsonb, 'erased', true)
@@ -990,7 +1022,7 @@ begin
         error_message = case when d.error_message is not null then 'erased' end
     where d.id = any(ids);
     update outbox.dead_letter as d
-    set job = (d.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'idempotency_key', 'ordering_key',
+    set job = (d.job - array['to', 'subject', 'content', 'headers', 'attachments', 'data', 'payload', 'idempotency_key', 'ordering_key',
                              'dedup_key'])
               || jsonb_build_object('user_id', alias, 'erased', true) || outbox.plain_meta(d.job),
         error_message = 'erased'
@@ -1025,7 +1057,7 @@ begin
     -- What was to go to that person by the clock does so no more.
     update outbox.schedule as s
     set enabled = false, last_error = 'Its recipient was erased', last_error_at = clock_timestamp(),
-        job = (s.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'idempotency_key',
+        job = (s.job - array['to', 'subject', 'content', 'headers', 'attachments', 'data', 'payload', 'idempotency_key',
                              'ordering_key', 'dedup_key'])
               || jsonb_build_object('user_id', alias, 'data', '{}'::jsonb) || outbox.plain_meta(s.job)
     where s.tenant_id = for_tenant
@@ -2161,6 +2193,9 @@ begin
     if job ? 'headers' then
         faults := faults || outbox.headers_faults(job -> 'headers');
     end if;
+    if job ? 'attachments' then
+        faults := faults || outbox.attachments_faults(job -> 'attachments', channel);
+    end if;
     if job ? 'to' then
         faults := faults || outbox.to_faults(job -> 'to', channel);
     end if;
@@ -2386,7 +2421,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION outbox.recent_payloads(for_tenant text, for_code text, for_channel text, payloads_max integer, jobs_max integer DEFAULT 50000) RETURNS TABLE(job_id uuid, job text, user_json text)
+CREATE FUNCTION outbox.recent_payloads(for_tenant text, for_code text, for_channel text, for_locale text, payloads_max integer, jobs_max integer DEFAULT 50000) RETURNS TABLE(job_id uuid, job text, user_json text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2396,16 +2431,23 @@ begin
         raise exception using errcode = 'OBX03', detail = '[]', message = 'another tenant''s templates';
     end if;
     return query
-    select j.job_id, j.job::text,
-        jsonb_build_object('user_id', j.user_id, 'email', r.email, 'phone', r.phone, 'locale', r.locale,
-                           'timezone', r.timezone, 'attributes', coalesce(r.attributes, '{}'))::text
-    from (select n.* from outbox.job as n order by n.id desc limit jobs_max) as j
-    left join outbox.recipient as r on r.tenant_id = j.tenant_id and r.user_id = j.user_id
-    where j.tenant_id = for_tenant and j.template_code = for_code and j.channel = for_channel
-      and not j.job ? 'erased'
-      and not exists (select from outbox.delivery as d
-                      where d.id = j.id and d.terminal and not d.late and starts_with(d.error_code, 'template.'))
-    order by j.id desc limit payloads_max;
+    with known as not materialized (
+        select j.id, j.job_id, j.job::text as job,
+            jsonb_build_object('user_id', j.user_id, 'email', r.email, 'phone', r.phone, 'locale', r.locale,
+                               'timezone', r.timezone, 'attributes', coalesce(r.attributes, '{}'))::text as user_json,
+            lower(replace(coalesce(j.locale, r.locale), '_', '-')) || '-' as locale
+        from (select n.* from outbox.job as n order by n.id desc limit jobs_max) as j
+        left join outbox.recipient as r on r.tenant_id = j.tenant_id and r.user_id = j.user_id
+        where j.tenant_id = for_tenant and j.template_code = for_code and j.channel = for_channel
+          and not j.job ? 'erased'
+          and not exists (select from outbox.delivery as d
+                          where d.id = j.id and d.terminal and not d.late and starts_with(d.error_code, 'template.'))
+    ), wanted as (
+        (select k.* from known as k order by k.id desc limit payloads_max)
+        union
+        (select k.* from known as k where starts_with(k.locale, lower(for_locale) || '-') order by k.id desc limit payloads_max)
+    )
+    select w.job_id, w.job, w.user_json from wanted as w order by w.id desc;
 end
 $$;
 
@@ -3206,7 +3248,7 @@ CREATE FUNCTION outbox.told_of(of_table text, content jsonb) RETURNS jsonb
 
 CREATE FUNCTION outbox.unknown_faults(rest jsonb) RETURNS outbox.fault[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ARRAY(SELECT ROW(outbox.pointer(k.key), 'is not a known field'::text)::outbox.fault AS "row" FROM jsonb_object_keys((unknown_faults.rest - ARRAY['to'::text, 'subject'::text, 'content'::text, 'queue'::text, 'tenant_id'::text, 'idempotency_key'::text, 'category'::text, 'ordering_key'::text, 'dedup_key'::text, 'dedup_window_s'::text, 'dedup_policy'::text, 'max_attempts'::text, 'timeout_s'::text, 'headers'::text, 'payload'::text, 'endpoint'::text])) k(key) LIMIT 20);
+    RETURN ARRAY(SELECT ROW(outbox.pointer(k.key), 'is not a known field'::text)::outbox.fault AS "row" FROM jsonb_object_keys((unknown_faults.rest - ARRAY['to'::text, 'subject'::text, 'content'::text, 'queue'::text, 'tenant_id'::text, 'idempotency_key'::text, 'category'::text, 'ordering_key'::text, 'dedup_key'::text, 'dedup_window_s'::text, 'dedup_policy'::text, 'max_attempts'::text, 'timeout_s'::text, 'headers'::text, 'attachments'::text, 'payload'::text, 'endpoint'::text])) k(key) LIMIT 20);
 
 CREATE FUNCTION outbox.unseen_by(wanted bigint) RETURNS integer
     LANGUAGE sql SECURITY DEFINER
@@ -5309,6 +5351,16 @@ REVOKE ALL ON FUNCTION outbox.arrival_bounds_s() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.arrival_bounds_s() TO outbox_auditor;
 GRANT ALL ON FUNCTION outbox.arrival_bounds_s() TO outbox_dispatcher;
 
+REVOKE ALL ON FUNCTION outbox.pointer(key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.pointer(key text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.pointer(key text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.attachment_faults(item jsonb, at text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.attachment_faults(item jsonb, at text) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.attachments_faults(attachments jsonb, channel text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.attachments_faults(attachments jsonb, channel text) TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.authenticate(hash bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.authenticate(hash bytea) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.authenticate(hash bytea) TO outbox_api;
@@ -5352,10 +5404,6 @@ GRANT ALL ON FUNCTION outbox.days_of(parent regclass) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.deduplicate(parsed outbox.parsed[], compared outbox.compared[], at timestamp with time zone, address_key bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.deduplicate(parsed outbox.parsed[], compared outbox.compared[], at timestamp with time zone, address_key bytea) TO outbox_dispatcher;
-
-REVOKE ALL ON FUNCTION outbox.pointer(key text) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.pointer(key text) TO outbox_dispatcher;
-GRANT ALL ON FUNCTION outbox.pointer(key text) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.depth_faults(job jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.depth_faults(job jsonb) TO outbox_dispatcher;
@@ -5613,9 +5661,9 @@ GRANT ALL ON FUNCTION outbox.read_job(ord integer, id bigint, sent jsonb, tenant
 REVOKE ALL ON FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.read_jobs(jobs jsonb[], tenant text, fill_created boolean, at timestamp with time zone, limits outbox.setting) TO outbox_dispatcher;
 
-REVOKE ALL ON FUNCTION outbox.recent_payloads(for_tenant text, for_code text, for_channel text, payloads_max integer, jobs_max integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION outbox.recent_payloads(for_tenant text, for_code text, for_channel text, payloads_max integer, jobs_max integer) TO outbox_dispatcher;
-GRANT ALL ON FUNCTION outbox.recent_payloads(for_tenant text, for_code text, for_channel text, payloads_max integer, jobs_max integer) TO outbox_api;
+REVOKE ALL ON FUNCTION outbox.recent_payloads(for_tenant text, for_code text, for_channel text, for_locale text, payloads_max integer, jobs_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.recent_payloads(for_tenant text, for_code text, for_channel text, for_locale text, payloads_max integer, jobs_max integer) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.recent_payloads(for_tenant text, for_code text, for_channel text, for_locale text, payloads_max integer, jobs_max integer) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.release_job(wanted bigint, actor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.release_job(wanted bigint, actor text) TO outbox_dispatcher;

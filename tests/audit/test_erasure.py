@@ -63,6 +63,7 @@ def mail(desk: Desk, **fields: Any) -> UUID:
         "subject": f"For {NAME}",
         "data": {"first_name": NAME},
         "meta": {"event_id": "e-1", "first_name": NAME},
+        "attachments": [{"url": f"https://files.example.com/{USER}", "filename": f"{NAME}.pdf"}],
     }
     return desk.enqueue(
         channel="email",
@@ -92,7 +93,7 @@ async def live_a_life(desk: Desk, hand: Hand) -> list[UUID]:
     jobs.append(mail(desk, to=EMAIL, expires_at=in_s(-1)))
     jobs.append(mail(desk, to=EMAIL, send_after=in_s(3600)))
     hand.cancel(jobs[-1])
-    plain = {"content": "Hello", "subject": "Hello", "data": {}, "meta": {}}
+    plain = {"content": "Hello", "subject": "Hello", "data": {}, "meta": {}, "attachments": []}
     jobs.append(mail(desk, to=[EMAIL, "other@example.com"], send_after=in_s(3600), **plain))
     for claimed in await hand.claim("email"):
         await hand.release(claimed)

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from outbox.channels.addresses import AddressRefused, parse_mailbox
 from outbox.channels.mime import build_mail, check_reply_to, parse_sender
+from outbox.message import MailPart
 
 SENDER = parse_sender("Кинотеатр «Звезда» <noreply@cinema.kz>")
+unhurried = settings(deadline=None)
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=400)
 WRAPPED = st.lists(WORDS, max_size=5).map("".join)
 
@@ -26,6 +28,7 @@ def mail(
     html: str | None = None,
     to: str = "ann@example.com",
     headers: Mapping[str, str] | None = None,
+    parts: Sequence[MailPart] = (),
 ) -> bytes:
     return build_mail(
         sender=SENDER,
@@ -36,6 +39,7 @@ def mail(
         message_id="f4d7c0c3-7bd2-4d5b-9891-93f6ac0242ef@cinema.kz",
         date=datetime(2026, 11, 22, 12, 0, tzinfo=UTC),
         headers=headers or {},
+        parts=parts,
     )
 
 
@@ -84,6 +88,7 @@ def test_a_mail_may_have_only_text_or_only_html() -> None:
     assert body(only_html, "html").rstrip("\n") == "<p>Только HTML</p>"
 
 
+@unhurried
 @given(text=WRAPPED, html=WRAPPED)
 def test_any_text_reads_back_as_it_was(text: str, html: str) -> None:
     message = parsed(mail(text=text, html=html))
@@ -91,6 +96,7 @@ def test_any_text_reads_back_as_it_was(text: str, html: str) -> None:
     assert body(message, "html") == html
 
 
+@unhurried
 @given(subject=st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"])))
 def test_any_subject_reads_back_and_folds(subject: str) -> None:
     raw = mail(subject=subject)
@@ -128,6 +134,35 @@ def test_text_that_contains_the_boundary_stays_in_its_part() -> None:
     message = parsed(mail(text=text, html="<p>x</p>"))
     assert body(message, "plain") == text
     assert len(list(message.iter_parts())) == 2
+
+
+NAMES = st.text(
+    st.characters(codec="utf-8", categories=["L", "N", "P", "S", "M"], exclude_characters="/\\"),
+    min_size=1,
+    max_size=255,
+).filter(lambda name: name == name.strip())
+
+
+@unhurried
+@given(name=NAMES, content=st.binary(max_size=300), html=st.booleans(), inline=st.booleans())
+@example(name="Счёт №7 за ноябрь " * 14 + ".", content=b"", html=True, inline=False)
+@example(name='a"b; c=d', content=b"--=_mixed_\r\n", html=False, inline=True)
+def test_any_attachment_reads_back_with_its_name(
+    name: str, content: bytes, html: bool, inline: bool
+) -> None:
+    part = MailPart(filename=name, content_type="application/pdf", content=content)
+    shown = MailPart(filename="a.png", content_type="image/png", content=content, inline=inline)
+    raw = mail(text="Привет", html="<p>x</p>" if html else None, parts=[part, shown])
+    message = parsed(raw)
+    files = {p.get_filename(): p for p in message.walk() if p.get_filename() is not None}
+    assert {name: p.get_payload(decode=True) for name, p in files.items()} == {
+        name: content,
+        "a.png": content,
+    }
+    assert files["a.png"]["Content-ID"] == ("<a.png>" if inline else None)
+    assert body(message, "plain").rstrip("\n") == "Привет"
+    for line in raw.split(b"\r\n"):
+        assert not line.startswith(b" filename*") or len(line) <= 78
 
 
 def test_plain_ascii_goes_out_as_it_is() -> None:

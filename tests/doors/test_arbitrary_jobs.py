@@ -21,7 +21,8 @@ STATEMENT_MS_MAX = 5_000
 FIELDS = (
     "job_id user_id channel template_code locale data meta created_at send_after expires_at to"
     " subject content queue tenant_id idempotency_key category ordering_key dedup_key"
-    " dedup_window_s dedup_policy max_attempts timeout_s headers payload endpoint unknown"
+    " dedup_window_s dedup_policy max_attempts timeout_s headers attachments payload endpoint"
+    " unknown"
 ).split()
 META = ("event_type", "event_id", "campaign_id", "priority")
 
@@ -145,6 +146,7 @@ def test_any_python_value_is_accepted_or_refused(bounded: Connection, value: obj
         addressed(to="a@" * 100_000),
         addressed(to=[f"u{n}@example.com" for n in range(10_000)]),
         webhook(headers={f"h{n}": "x" * 100 for n in range(2_000)}),
+        job(attachments=[{"url": "https://a.b/", **{f"{n:x}": n for n in range(900)}}] * 20),
         {f"{n:x}": n for n in range(20_000)},
     ],
     ids=lambda heavy: max(heavy, key=lambda name: len(str(heavy[name]))),

@@ -103,6 +103,8 @@ def test_a_text_that_does_not_fit_is_refused_by_name(name: str, text: str, says:
         ("SMTP_URL", "ann:hunter2@mail:25", "must be smtp://user:password@host:port"),
         ("SMTP_URL", "smtp://mail?starttls=maybe", "starttls= is none of required, opportunistic"),
         ("SMTP_URL", "smtp://ann@mail", "has a user without a password"),
+        ("S3_URL", "s3://AK:hunter2@host", "must be s3://KEY:SECRET@host/bucket"),
+        ("S3_URL", "s3://hunter2@host/bucket", "has a key without a secret"),
         ("SMS_URL", "twilio://hunter2@api", "must be twilio://SID:TOKEN@api.twilio.com"),
         ("EMAIL_URL", "postmark://hunter2@api", "must be postmark://:TOKEN@"),
         ("TELEGRAM_URL", "telegram://1:hunter2@api?x", "has a query or a fragment"),
@@ -346,6 +348,7 @@ def test_handlers_get_texts_without_the_prefix_and_only_what_is_theirs() -> None
         "TELEGRAM_MARKDOWN": "off",
         "WS_FALLBACK": "retry",
         "WS_ACK_S": "5",
+        "ATTACHMENTS_BYTES_MAX": "10485760",
         "PLUGIN_FAX_URL": "https://fax.example/?a=b",
     }
 
@@ -355,6 +358,7 @@ def test_no_secret_is_shown_by_describe_or_by_repr() -> None:
         DATABASE_URL="postgresql://ann:hunter2@db:5432/outbox?sslpassword=hunter2&sslmode=require",
         DIRECT_DATABASE_URL="postgresql://ann:hunter2@db/outbox",
         SMTP_URL="smtp://ann:hunter2@mail:25?starttls=required",
+        S3_URL="s3://AK:hunter2@host/bucket/{tenant}",
         MAIL_FROM="ann@example.com",
         SECRET_KEY="hunter2-hunter2",
         ADMIN_KEY="hunter2-hunter2",
@@ -367,6 +371,7 @@ def test_no_secret_is_shown_by_describe_or_by_repr() -> None:
         "postgresql://ann:********@db:5432/outbox?sslpassword=********&sslmode=require"
     )
     assert shown["OUTBOX_SMTP_URL"] == "smtp://ann:********@mail:25?starttls=required"
+    assert shown["OUTBOX_S3_URL"] == "s3://AK:********@host/bucket/{tenant}"
     assert shown["OUTBOX_SECRET_KEY"] == shown["OUTBOX_PLUGIN_TOKEN"] == "********"
 
 

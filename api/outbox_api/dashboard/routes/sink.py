@@ -156,7 +156,10 @@ def _readable(body: str) -> str:
 
 def _headers(row: SinkRow) -> dict[str, str]:
     found = msgspec.json.decode(row.headers, type=dict[str, object])
-    return {name: value if isinstance(value, str) else str(value) for name, value in found.items()}
+    return {
+        name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        for name, value in found.items()
+    }
 
 
 def _html(row: SinkRow, headers: dict[str, str]) -> str | None:

@@ -225,6 +225,63 @@ begin
 end
 $$;
 
+-- The faults of one attachment. `item` is without nulls, `at` its pointer.
+create function outbox.attachment_faults(item jsonb, at text) returns outbox.fault[]
+    language sql immutable parallel safe
+    return array_remove(array[
+        case when (item ? 'url') = (item ? 's3') then (at, 'must have either url or s3')::outbox.fault end,
+        case when item ? 'url' and (jsonb_typeof(item -> 'url') <> 'string' or char_length(item ->> 'url') > 2048
+                                    or item ->> 'url' !~* '^https?://[^/?#@\x01-\x20\x7f]+([/?#][^\x01-\x20\x7f]*)?$')
+            then (at || '/url', 'must be an http or https URL without a login in it')::outbox.fault end,
+        case when item ? 's3' and (jsonb_typeof(item -> 's3') <> 'string'
+                                   or char_length(item ->> 's3') not between 1 and 1024
+                                   or item ->> 's3' ~ '[\x01-\x1f\x7f\\]|(^|/)\.{0,2}(/|$)')
+            then (at || '/s3', 'must be a key of 1 to 1024 characters without a part that is empty, "." or ".."')::outbox.fault end,
+        case when item ? 'filename' and (jsonb_typeof(item -> 'filename') <> 'string'
+                                         or char_length(item ->> 'filename') not between 1 and 255
+                                         or item ->> 'filename' in ('.', '..')
+                                         or item ->> 'filename' ~ '[\x01-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069/\\]')
+            then (at || '/filename', 'must be a name of 1 to 255 characters without a path or a line break')::outbox.fault
+        when item -> 'inline' = 'true' and coalesce(item ->> 'filename' !~ '^[A-Za-z0-9][A-Za-z0-9._-]*$', true)
+            then (at || '/filename', 'must be letters, digits, ".", "_" and "-": the HTML shows it by cid:')::outbox.fault end,
+        case when item ? 'content_type' and (jsonb_typeof(item -> 'content_type') <> 'string'
+                                             or item ->> 'content_type' !~* '^[a-z0-9!#$&^_.+-]{1,64}/[a-z0-9!#$&^_.+-]{1,64}$'
+                                             or item ->> 'content_type' ~* '^(multipart|message)/')
+            then (at || '/content_type', 'must be a media type without parameters, and no multipart or message')::outbox.fault end,
+        case when jsonb_typeof(item -> 'inline') <> 'boolean'
+            then (at || '/inline', 'must be true or false')::outbox.fault end
+    ], null) || array(
+        select (at || outbox.pointer(k.key), 'is not a known field')::outbox.fault
+        from jsonb_object_keys(item - array['url', 's3', 'filename', 'content_type', 'inline']) as k(key)
+        limit 20);
+
+create function outbox.attachments_faults(attachments jsonb, channel text) returns outbox.fault[]
+    language plpgsql immutable parallel safe as $$
+declare
+    faults outbox.fault[] := '{}';
+    item jsonb;
+    at text;
+begin
+    if channel is distinct from 'email' then
+        return array[('/attachments', 'are for email alone')::outbox.fault];
+    elsif jsonb_typeof(attachments) <> 'array' then
+        return array[('/attachments', 'must be a list')::outbox.fault];
+    elsif jsonb_array_length(attachments) > 20 then
+        return array[('/attachments', 'must be at most 20')::outbox.fault];
+    end if;
+    for item, at in
+        select v.item, '/attachments/' || (v.n - 1) from jsonb_array_elements(attachments) with ordinality as v(item, n)
+    loop
+        if jsonb_typeof(item) <> 'object' then
+            faults := faults || (at, 'must be an object')::outbox.fault;
+        else
+            faults := faults || outbox.attachment_faults(outbox.without_nulls(item), at);
+        end if;
+    end loop;
+    return faults;
+end
+$$;
+
 create function outbox.key_faults(job jsonb, window_s_max int) returns outbox.fault[]
     language plpgsql immutable parallel safe as $$
 begin
@@ -309,6 +366,9 @@ begin
     if job ? 'headers' then
         faults := faults || outbox.headers_faults(job -> 'headers');
     end if;
+    if job ? 'attachments' then
+        faults := faults || outbox.attachments_faults(job -> 'attachments', channel);
+    end if;
     if job ? 'to' then
         faults := faults || outbox.to_faults(job -> 'to', channel);
     end if;
@@ -331,7 +391,7 @@ create function outbox.unknown_faults(rest jsonb) returns outbox.fault[]
         select (outbox.pointer(k.key), 'is not a known field')::outbox.fault
         from jsonb_object_keys(rest - array['to', 'subject', 'content', 'queue', 'tenant_id', 'idempotency_key',
             'category', 'ordering_key', 'dedup_key', 'dedup_window_s', 'dedup_policy', 'max_attempts', 'timeout_s', 'headers',
-            'payload', 'endpoint']) as k(key)
+            'attachments', 'payload', 'endpoint']) as k(key)
         limit 20);
 
 -- A media-sync payload's own priority, 1 to 10; NULL where it is none of them.

@@ -278,7 +278,7 @@ begin
     update outbox.entry as e set erased = true where e.id = any(ids);
     update outbox.job as j
     set user_id = case when j.user_id is not null then alias end,
-        job = (j.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'user_id', 'idempotency_key',
+        job = (j.job - array['to', 'subject', 'content', 'headers', 'attachments', 'data', 'payload', 'user_id', 'idempotency_key',
                          'ordering_key', 'dedup_key'])
               || case when j.user_id is not null then jsonb_build_object('user_id', alias) else '{}' end
               || jsonb_build_object('data', '{}'::jsonb, 'erased', true)
@@ -289,7 +289,7 @@ begin
         error_message = case when d.error_message is not null then 'erased' end
     where d.id = any(ids);
     update outbox.dead_letter as d
-    set job = (d.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'idempotency_key', 'ordering_key',
+    set job = (d.job - array['to', 'subject', 'content', 'headers', 'attachments', 'data', 'payload', 'idempotency_key', 'ordering_key',
                              'dedup_key'])
               || jsonb_build_object('user_id', alias, 'erased', true) || outbox.plain_meta(d.job),
         error_message = 'erased'
@@ -324,7 +324,7 @@ begin
     -- What was to go to that person by the clock does so no more.
     update outbox.schedule as s
     set enabled = false, last_error = 'Its recipient was erased', last_error_at = clock_timestamp(),
-        job = (s.job - array['to', 'subject', 'content', 'headers', 'data', 'payload', 'idempotency_key',
+        job = (s.job - array['to', 'subject', 'content', 'headers', 'attachments', 'data', 'payload', 'idempotency_key',
                              'ordering_key', 'dedup_key'])
               || jsonb_build_object('user_id', alias, 'data', '{}'::jsonb) || outbox.plain_meta(s.job)
     where s.tenant_id = for_tenant
