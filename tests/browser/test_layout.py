@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.api.stage import FAIL, behind, job, post
+from tests.api.conftest import job
+from tests.api.stage import FAIL, behind, post
 from tests.browser.conftest import Site
 
 WIDTHS = {"phone": 360, "tablet": 768, "desk": 1280}
