@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from outbox.store import jobs
-from outbox.store.jobs import AHEAD_MAX, Explanation, FullJobRow, LastDelivery
+from outbox.store.jobs import AHEAD_MAX, Explanation, FullJobRow, LastDelivery, Progress
 from outbox.store.pool import Connection
 
 WAIT_S_SHOWN_MAX = 10 * 365 * 86_400.0
@@ -50,6 +50,7 @@ class ExplainedJob(msgspec.Struct, frozen=True, kw_only=True):
     ahead: int | None
     dispatchers_alive: int | None
     lane: LaneView | None
+    progress: Progress | None = None
     template: UsedTemplate
     last: LastDelivery | None
 
@@ -102,6 +103,7 @@ async def explain(connection: Connection, id_: int) -> ExplainedJob | None:
             hold_reason=why.hold_reason,
             probe_at=why.probe_at,
         ),
+        progress=row.progress,
         template=template,
         last=last,
     )
@@ -133,6 +135,7 @@ def _live(
     if why.claimed_at is not None:
         text = f"Attempt {why.attempt} is running"
         text += f" on {why.claimed_by}." if why.claimed_by else "."
+        text += _how_far(row.progress)
         if why.cancel:
             text += " It was withdrawn: it ends after this attempt."
         return "outcome", why.claimed_at, why.lease_until, text
@@ -159,6 +162,14 @@ def _live(
     if why.handlers_alive == 0:
         return "no handler", why.available_at, None, f"It is due, but {_no_handler(why)}."
     return _limited(why) or _in_line(why)
+
+
+def _how_far(progress: Progress | None) -> str:
+    if progress is None:
+        return ""
+    text = f": {progress.text}" if progress.text else ""
+    # Rounded down: what is not done yet must not read as if it were.
+    return f" It has come to {int(progress.fraction * 100)} %{text}."
 
 
 def _limited(why: Explanation) -> tuple[str, datetime | None, datetime | None, str] | None:

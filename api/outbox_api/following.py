@@ -23,6 +23,7 @@ import structlog
 
 from outbox.errors import StoreUnavailable
 from outbox.store import stream
+from outbox.store.jobs import Progress, progress_of
 from outbox.store.pool import EVERY_TENANT, Database
 from outbox.store.stream import KEPT_S, Cursor, Happening, Mark, Place
 
@@ -40,6 +41,7 @@ NAMES = {
     "RETRYING": "retrying",
     "EXPIRED": "expired",
     "CANCELLED": "cancelled",
+    "PROGRESS": "progress",
 }
 EVENTS = frozenset(NAMES.values()) | {"stalled"}
 
@@ -68,6 +70,7 @@ class JobEvent(msgspec.Struct, frozen=True, kw_only=True):
     error_code: str | None = None
     duration_ms: int | None = None
     next_attempt_at: datetime | None = None
+    progress: Progress | None = None
 
 
 class Told(NamedTuple):
@@ -142,6 +145,7 @@ def event_of(name: str, found: Happening) -> JobEvent:
         error_code=found.error_code,
         duration_ms=found.duration_ms,
         next_attempt_at=found.next_attempt_at,
+        progress=progress_of(found.done, found.total, found.note, found.at),
     )
 
 

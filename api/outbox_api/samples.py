@@ -72,7 +72,7 @@ JOB_VIEW: dict[str, object] = {
     "list_job_id": None,
 }
 
-FULL_JOB_VIEW: dict[str, object] = JOB_VIEW | {"job": JOB}
+FULL_JOB_VIEW: dict[str, object] = JOB_VIEW | {"progress": None, "job": JOB}
 
 DELIVERY: dict[str, object] = {
     "series": 1,

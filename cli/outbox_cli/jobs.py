@@ -25,6 +25,9 @@ LIMIT_MAX = 100_000
 STATUSES = get_args(JobStatus)
 SETTLED = frozenset({"cancelled", "processing", "released", "retried", "promoted", "resent"})
 
+OF_PROGRESS = ("done", "total", "note", "told_at")
+"""Columns that are shown together, as `progress`."""
+
 app = group()
 
 JobIds = Annotated[list[UUID], typer.Argument(metavar="JOB_ID...", help="One job or several.")]
@@ -127,12 +130,15 @@ def show(
 
     job, deliveries, history = in_transaction(read, tenant=tenant, read_only=True)
     if json:
-        shown = as_object(job, raw=("job",), without=("id",))
+        shown = as_object(job, raw=("job",), without=("id", *OF_PROGRESS))
+        shown["progress"] = job.progress
         shown["deliveries"] = [as_object(row) for row in deliveries]
         shown["history"] = [as_object(row) for row in history]
         print_json(shown)
         return
-    print_fields((k, v) for k, v in as_object(job, without=("id", "job")).items())
+    print_fields(as_object(job, without=("id", "job", *OF_PROGRESS)).items())
+    if job.progress is not None:
+        print_fields([("progress", _how_far(job.progress))])
     print()
     print_table(
         ("SERIES", "TRY", "OUTCOME", "LATE", "PROVIDER", "STARTED", "MS", "ERROR"),
@@ -157,6 +163,13 @@ def show(
         ((row.status, row.at, row.attempt, row.error) for row in history),
         empty="No history.",
     )
+
+
+def _how_far(progress: store.Progress) -> str:
+    of = "" if progress.total == 1 else f" ({progress.done:g} of {progress.total:g})"
+    text = f": {progress.text}" if progress.text else ""
+    at = progress.at.astimezone(UTC)
+    return f"{int(progress.fraction * 100)} %{of}{text}, at {at:%H:%M:%S}Z"
 
 
 @app.command("explain")

@@ -8,17 +8,18 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from time import monotonic
-from typing import get_args
+from typing import Any, get_args
 
 import structlog
 
 from outbox.channels.captured import refused_test
 from outbox.error_rules import overridden
-from outbox.message import Lease
+from outbox.message import Lease, Message
 from outbox.outcome import Outcome, Retryable
 from outbox_dispatcher.gates import Gates
 from outbox_dispatcher.lanes import LaneBook
 from outbox_dispatcher.life import Life
+from outbox_dispatcher.progress import ProgressBook, reports
 from outbox_dispatcher.sandbox import Contained, contained
 from outbox_dispatcher.slots import Item, Slots
 
@@ -45,6 +46,7 @@ class Executor:
         release: Callable[[Item], None],
         lose: Callable[[Item], None],
         gates: Gates,
+        progress: ProgressBook,
     ) -> None:
         self._life = life
         self._lanes = lanes
@@ -53,6 +55,7 @@ class Executor:
         self._release = release
         self._lose = lose
         self._gates = gates
+        self._progress = progress
         self.running: dict[Lease, Item] = {}
         self.stopping = False
         self.cut_off = False
@@ -167,7 +170,10 @@ class Executor:
             assert refused is not None
             return refused
         try:
-            outcome = await item.handler.deliver(message, timeout_s=item.timeout_s)
+            if reports(type(item.handler)):
+                outcome = await self._deliver_reporting(item, message)
+            else:
+                outcome = await item.handler.deliver(message, timeout_s=item.timeout_s)
         except asyncio.CancelledError as error:
             assert item.task is not None
             if item.timed_out:
@@ -191,6 +197,17 @@ class Executor:
             return _handler_failed(item, error)
         if not isinstance(outcome, OUTCOMES):
             return _no_outcome(item, outcome)
+        return outcome
+
+    async def _deliver_reporting(self, item: Item, message: Message) -> Outcome:
+        handler: Any = item.handler
+        progress = self._progress.begin(item.claimed)
+        try:
+            outcome: Outcome = await handler.deliver(
+                message, timeout_s=item.timeout_s, progress=progress
+            )
+        finally:
+            self._progress.end(progress)
         return outcome
 
 

@@ -82,4 +82,5 @@ async def keep_once(
         pass
     while await step(lambda: retention.prune_lanes(connection)):
         pass
+    await step(lambda: retention.prune_progress(connection))
     await step(lambda: retention.analyze_parents(connection, now=now))

@@ -45,6 +45,7 @@ from outbox_dispatcher.limits import Limits
 from outbox_dispatcher.links import Links, open_links
 from outbox_dispatcher.liveness import Fenced, Liveness, keep_leases
 from outbox_dispatcher.preparer import Preparer
+from outbox_dispatcher.progress import ProgressBook
 from outbox_dispatcher.recorder import (
     DESTINATION_PAUSED,
     NO_HANDLER,
@@ -124,6 +125,7 @@ class Dispatcher:
             on_next_heads=self._next_heads,
             mask=self._mask,
         )
+        self.progress = ProgressBook(life=self.life, mask=self._mask)
         executor: Callable[..., Executor] = Executor
         hand_over: Callable[[list[Item]], None] = self._hand_over
         finish: Callable[[Item, Outcome, datetime, float], None] = self.recorder.finish
@@ -145,6 +147,7 @@ class Dispatcher:
             release=self.recorder.release,
             lose=self._lose,
             gates=self.gates,
+            progress=self.progress,
         )
         self.claimer = Claimer(
             life=self.life,
@@ -349,6 +352,7 @@ class Dispatcher:
                 )
             ),
             tasks.create_task(self._keep_leases(links)),
+            tasks.create_task(self.progress.run(links.side, links.side_lock)),
             tasks.create_task(self._probe_holds(links)),
             tasks.create_task(self.gates.run(links.side, links.side_lock)),
         ]

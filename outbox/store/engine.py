@@ -150,6 +150,17 @@ class EndpointGone(msgspec.Struct, frozen=True, kw_only=True):
 StoreEffect: TypeAlias = Effect | Suppression | EndpointGone
 
 
+class ProgressReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a running attempt has come: `done` of `total`."""
+
+    id: int
+    lease_no: int
+    tenant_id: str
+    done: float
+    total: float
+    note: str | None
+
+
 class Unexpected(msgspec.Struct, frozen=True):
     """An outcome that was not stored as it was meant: its lease had moved on, or a cancel won.
 
@@ -438,6 +449,21 @@ async def renew(
         {**_by_lease(leases), "epoch": epoch, "lease_s": lease_s},
     )
     return {EntryId(int(str(row[0]))) for row in await cursor.fetchall()}
+
+
+async def report_progress(
+    connection: Connection, reports: Sequence[ProgressReport], *, epoch: Epoch
+) -> set[EntryId]:
+    """Note how far running attempts have come; return the ids whose lease still stood."""
+    cursor = await connection.execute(
+        query("progress"), {"reports": _encode(reports).decode(), "epoch": epoch}
+    )
+    return {EntryId(int(str(row[0]))) for row in await cursor.fetchall()}
+
+
+async def forget_progress(connection: Connection, leases: Sequence[Lease]) -> None:
+    """Forget what these attempts said: they are over."""
+    await connection.execute(query("progress_over"), _by_lease(leases))
 
 
 async def adopt(

@@ -98,11 +98,33 @@ class JobRow(JobColumns, frozen=True, kw_only=True):
     id: int
 
 
-class FullJobRow(JobRow, frozen=True, kw_only=True):
-    """With the whole NotificationJob, as JSON text, and the trace that it came with."""
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the attempt that runs says it has come: `done` of `total`, `fraction` is 0 to 1."""
 
+    fraction: float
+    done: float
+    total: float
+    text: str | None
+    at: datetime
+
+
+class FullJobRow(JobRow, frozen=True, kw_only=True):
+    """With the whole NotificationJob, as JSON text, and the trace that it came with.
+
+    `done`, `total`, `note` and `told_at` are what `progress` is made of.
+    """
+
+    done: float | None
+    total: float | None
+    note: str | None
+    told_at: datetime | None
     traceparent: str | None
     job: str
+
+    @property
+    def progress(self) -> Progress | None:
+        """What the attempt that runs has reported, if anything."""
+        return progress_of(self.done, self.total, self.note, self.told_at)
 
 
 class DeliveryRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,6 +294,15 @@ class ResendSource(msgspec.Struct, frozen=True):
     erased: bool
     status: str
     test: bool
+
+
+def progress_of(
+    done: float | None, total: float | None, note: str | None, at: datetime | None
+) -> Progress | None:
+    """Return a report as it is shown; None where there is none."""
+    if done is None or total is None or at is None:
+        return None
+    return Progress(fraction=done / total, done=done, total=total, text=note, at=at)
 
 
 async def enqueue(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import date, datetime
 
 from outbox.store.engine import Connection
+from outbox_sql import query
 
 STEP_ROWS = 1_000
 
@@ -42,6 +43,11 @@ async def prune_aged(
 async def prune_lanes(connection: Connection, *, rows: int = STEP_ROWS) -> int:
     """Delete narrow lanes that nothing waits in any more; return how many."""
     return int(str(await _value(connection, "select outbox.prune_lanes(%s)", rows)))
+
+
+async def prune_progress(connection: Connection) -> int:
+    """Delete the progress of attempts whose process is gone; return how many."""
+    return (await connection.execute(query("progress_prune"))).rowcount
 
 
 async def analyze_parents(connection: Connection, *, now: datetime | None = None) -> list[str]:

@@ -42,7 +42,7 @@ class Place(NamedTuple):
     """The order of what lies between two marks: what was enqueued in a second comes first."""
 
     second: int
-    kind: int  # 0: enqueued, 1: written to history
+    kind: int  # 0: enqueued, 1: written to history, or an attempt's progress
     id: int
     rank: int
 
@@ -90,7 +90,10 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 
 class Happening(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened to a job. `status` is history's, or ENQUEUED; None: it is gone."""
+    """Something that happened to a job. `status` is history's, ENQUEUED or PROGRESS; None: gone.
+
+    `done` of `total`, and `note`, are a running attempt's progress.
+    """
 
     id: int
     second: datetime | None
@@ -114,6 +117,9 @@ class Happening(msgspec.Struct, frozen=True, kw_only=True):
     error_code: str | None
     duration_ms: int | None
     next_attempt_at: datetime | None
+    done: float | None = None
+    total: float | None = None
+    note: str | None = None
 
     @property
     def place(self) -> Place:
@@ -174,18 +180,18 @@ async def happenings(
     """Yield what lies between two marks, in order, behind `after`. Raises StoreUnavailable."""
     jobs = _Jobs(database, sees, before, seen, after, from_ms)
     outcomes = _Outcomes(database, sees, before, seen, after, from_ms)
+    progress = _Progress(database, sees, before, seen, after, from_ms)
+    sources: tuple[_Source, ...] = (jobs, outcomes, progress)
     while True:
-        job, outcome = await jobs.head(), await outcomes.head()
-        if job is None and outcome is None:
+        heads = [(head.place, source) for source in sources if (head := await source.head())]
+        if not heads:
             return
-        if outcome is None or (job is not None and job.place < outcome.place):
-            yield jobs.pages.pop()
-        else:
-            yield outcomes.pages.pop()
+        _, first = min(heads, key=lambda head: head[0])
+        yield first.pages.pop()
 
 
 class _Source:
-    """One of the two, a page at a time. `pages` has the rest of the page, the next one last."""
+    """One of them, a page at a time. `pages` has the rest of the page, the next one last."""
 
     name: str
 
@@ -237,6 +243,8 @@ class _Jobs(_Source):
 
 
 class _Outcomes(_Source):
+    name = "stream_outcomes"
+
     def __init__(
         self,
         database: Database,
@@ -259,7 +267,7 @@ class _Outcomes(_Source):
         rows = await fetch(
             connection,
             Happening,
-            "stream_outcomes",
+            self.name,
             self._parameters
             | {
                 "from_at": at,
@@ -274,6 +282,12 @@ class _Outcomes(_Source):
             last = rows[-1].place
             self._after = (last.second, last.id, last.rank)
         return rows
+
+
+class _Progress(_Outcomes):
+    """The last report of each attempt that runs: those before it are kept nowhere."""
+
+    name = "stream_progress"
 
 
 def _id_from(at_ms: int) -> int:

@@ -1009,6 +1009,7 @@ begin
     from outbox.cancel_jobs(ids, actor, 'recipient erased') as c;
     -- What is left of these is running. Its outcome waits for this row, or this waited for it.
     update outbox.entry as e set erased = true where e.id = any(ids);
+    delete from outbox.progress as p where p.id = any(ids);
     update outbox.job as j
     set user_id = case when j.user_id is not null then alias end,
         job = (j.job - array['to', 'subject', 'content', 'headers', 'attachments', 'data', 'payload', 'user_id', 'idempotency_key',
@@ -4414,6 +4415,23 @@ CREATE TABLE outbox.producer_tenant (
     tenant_id text NOT NULL
 );
 
+CREATE TABLE outbox.progress (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    done double precision NOT NULL,
+    total double precision NOT NULL,
+    lease_no integer NOT NULL,
+    tenant_id text NOT NULL,
+    note text,
+    CONSTRAINT progress_check CHECK (((done >= (0)::double precision) AND (done <= total))),
+    CONSTRAINT progress_note_check CHECK ((char_length(note) <= 200)),
+    CONSTRAINT progress_total_check CHECK (((total > (0)::double precision) AND (total < 'Infinity'::double precision)))
+)
+WITH (fillfactor='50', autovacuum_vacuum_threshold='200', autovacuum_vacuum_cost_delay='0');
+
+ALTER TABLE ONLY outbox.progress FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE outbox.provider (
     provider_id uuid DEFAULT gen_random_uuid() NOT NULL,
     tenant_id text NOT NULL,
@@ -4889,6 +4907,9 @@ ALTER TABLE ONLY outbox.ordering
 ALTER TABLE ONLY outbox.producer_tenant
     ADD CONSTRAINT producer_tenant_pkey PRIMARY KEY (role_name, tenant_id);
 
+ALTER TABLE ONLY outbox.progress
+    ADD CONSTRAINT progress_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY outbox.provider
     ADD CONSTRAINT provider_pkey PRIMARY KEY (provider_id);
 
@@ -5001,6 +5022,8 @@ CREATE INDEX operator_action_series ON outbox.operator_action USING btree (at) W
 CREATE INDEX ordering_gap_dead ON outbox.ordering_gap USING btree (dead_id) WHERE (dead_id IS NOT NULL);
 
 CREATE INDEX outcome_log_at ON outbox.outcome_log USING btree (at);
+
+CREATE INDEX progress_at ON outbox.progress USING btree (at);
 
 CREATE INDEX receipt_expected_message ON outbox.receipt_expected USING btree (provider_id, provider_message_id);
 
@@ -5136,6 +5159,8 @@ CREATE POLICY everything ON outbox.ordering_gap TO outbox_owner, outbox_dispatch
 
 CREATE POLICY everything ON outbox.outcome_log TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
+CREATE POLICY everything ON outbox.progress TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
+
 CREATE POLICY everything ON outbox.provider TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
 
 CREATE POLICY everything ON outbox.receipt TO outbox_owner, outbox_dispatcher USING (true) WITH CHECK (true);
@@ -5230,6 +5255,8 @@ CREATE POLICY own_tenant ON outbox.outcome_log TO outbox_api USING ((outbox.sees
    FROM outbox.lane l
   WHERE (l.lane_id = outcome_log.lane_id)))));
 
+CREATE POLICY own_tenant ON outbox.progress TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
 CREATE POLICY own_tenant ON outbox.provider TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.receipt TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
@@ -5271,6 +5298,8 @@ CREATE POLICY own_tenant ON outbox.suppression TO outbox_api USING (outbox.sees(
 CREATE POLICY own_tenant ON outbox.template TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.tenant TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+
+ALTER TABLE outbox.progress ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.provider ENABLE ROW LEVEL SECURITY;
 
@@ -5931,6 +5960,9 @@ GRANT USAGE ON SEQUENCE outbox.place_seq TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.place_seq TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.producer_tenant TO outbox_dispatcher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.progress TO outbox_dispatcher;
+GRANT SELECT ON TABLE outbox.progress TO outbox_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.provider TO outbox_dispatcher;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox.provider TO outbox_api;

@@ -268,6 +268,9 @@ def fill_for_both(desk: Desk) -> None:
             " on conflict do nothing",
             "insert into outbox.stat_hour (at, lane_id) select now(), lane_id from outbox.lane"
             " on conflict do nothing",
+            "insert into outbox.progress (id, lease_no, tenant_id, done, total)"
+            " select j.id, 1, j.tenant_id, 1, 2 from outbox.job as j where j.tenant_id = %(t)s"
+            " on conflict do nothing",
             "insert into outbox.socket (tenant_id, user_id, process_id) values (%(t)s, 'u1', 7)",
             "insert into outbox.socket_message (attempt_id, job_id, process_id, tenant_id,"
             " user_id, body) values (gen_random_uuid(), gen_random_uuid(), 7, %(t)s, 'u1', '{}')",

@@ -14,6 +14,7 @@ from outbox.message import Message
 from outbox.outcome import Delivered, Outcome, Retryable
 from tests.api.conftest import job
 from tests.api.stage import FAIL, behind, post
+from tests.api.test_progress import Long
 from tests.browser.conftest import Site
 from tests.engine.desk import QUEUE, Scripted, dispatching
 
@@ -83,6 +84,23 @@ async def test_a_job_that_is_retried_is_followed_without_a_reload(site: Site) ->
             await page.get_by_role("button", name="Promote").click()
             await expect(status).to_have_text("sent")
         assert await page.evaluate("window.stayed")
+
+
+async def test_a_long_attempt_s_progress_moves_without_a_reload(site: Site) -> None:
+    handler = Long()
+    async with site.page() as page, dispatching(site.desk, {QUEUE: handler}):
+        await site.sign_in(page)
+        job_id = site.desk.enqueue(notify=True)
+        await page.goto(f"/jobs/{job_id}")
+        bar = page.get_by_role("progressbar", name="Progress of the attempt")
+        for done in (1, 3):
+            handler.say(done, 4, f"frame {done}")
+            await expect(bar).to_have_attribute("value", str(done / 4))
+            await expect(page.locator(".state")).to_contain_text(f"{done * 25} %: frame {done}")
+        assert (await Axe().run(page)).response["violations"] == []
+        handler.end()
+        await expect(page.locator("[data-status]")).to_have_text("sent")
+        await expect(bar).to_have_count(0)
 
 
 async def test_a_group_of_dead_letters_is_replayed_at_a_rate_with_its_progress(

@@ -21,6 +21,7 @@ from outbox.store.jobs import (
     JobColumns,
     JobFilter,
     JobRow,
+    Progress,
 )
 from outbox.store.pool import Connection
 from outbox_api import samples
@@ -63,8 +64,9 @@ class JobView(JobColumns, frozen=True, kw_only=True):
 
 
 class FullJobView(JobView, frozen=True, kw_only=True):
-    """A job as it stands, with what its producer wrote."""
+    """A job as it stands, with what its producer wrote. `progress` is the running attempt's."""
 
+    progress: Progress | None
     job: JsonObject
 
 
@@ -146,8 +148,9 @@ async def show_job(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIResponse:
 
 def _full_view(row: FullJobRow) -> FullJobView:
     fields = msgspec.structs.asdict(row)
-    for name in ("id", "traceparent"):
+    for name in ("id", "traceparent", "done", "total", "note", "told_at"):
         fields.pop(name)
+    fields["progress"] = row.progress
     fields["job"] = raw(row.job)
     return FullJobView(**fields)
 
@@ -267,6 +270,7 @@ async def list_deliveries(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIRe
                 "ahead": 12,
                 "dispatchers_alive": 2,
                 "lane": {"tenant_id": "default", "queue": "email", "scope": ""},
+                "progress": None,
                 "template": {"code": "welcome_email", "version": None, "locale": "ru"},
                 "last": None,
             },

@@ -61,6 +61,7 @@ _EVENT = {
     "error_code": "smtp.421",
     "duration_ms": 212,
     "next_attempt_at": samples.AT,
+    "progress": None,
 }
 
 
@@ -83,10 +84,11 @@ _EVENT = {
     problems=(400,),
 )
 async def follow_jobs(request: ApiRequest) -> ASGIResponse:
-    """Follow jobs live: enqueued, retrying, stalled, completed, failed, expired, cancelled.
+    """Follow jobs live: enqueued, progress, retrying, stalled, completed, failed, and so on.
 
     With the header Last-Event-ID it begins right behind that event, up to seven days back, and
-    leaves nothing out; an event `gap` says what was too far back. It ends after ten minutes, or
+    leaves nothing out, but that of `progress` only the last report of each running attempt is
+    kept; an event `gap` says what was too far back. It ends after ten minutes, or
     when the reader takes nothing for ten seconds: connect again, with the id of the last event.
     The same address takes a WebSocket, which gets `{"id", "event", "data"}` as texts.
     """

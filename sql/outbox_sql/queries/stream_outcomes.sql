@@ -15,7 +15,7 @@ with counted as materialized (
     select c.at as second, k.id, k.lease_no, r.rank
     from counted as c
     cross join lateral unnest(c.ids, c.lease_nos) as k(id, lease_no)
-    cross join lateral (select 2 * abs(k.lease_no::bigint) + (k.lease_no < 0)::int as rank) as r
+    cross join lateral (select 3 * abs(k.lease_no::bigint) + (k.lease_no < 0)::int as rank) as r
     where (c.at, k.id, r.rank) > (%(after_second)s, %(after_id)s, %(after_rank)s)
     order by c.at, k.id, r.rank
     limit %(rows_max)s

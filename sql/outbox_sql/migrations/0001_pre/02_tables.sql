@@ -268,6 +268,21 @@ create index entry_claim on outbox.entry (lane_id, priority, available_at, id);
 create index entry_expiry on outbox.entry (expires_at) where expires_at is not null;
 create index entry_order on outbox.entry (ordering_id, place) where ordering_id is not null;
 
+-- How far the attempt that runs says it has come; nothing of those that say nothing. A row is worth what its lease
+-- is: of another one than the entry's it counts for nothing, and goes. No history: each report replaces the last.
+create table outbox.progress (
+    id                bigint      not null primary key,
+    at                timestamptz not null default clock_timestamp(),
+    xid               xid8        not null default pg_current_xact_id(),
+    done              double precision not null check (done between 0 and total),
+    total             double precision not null check (total > 0 and total < 'infinity'),
+    lease_no          int         not null,
+    tenant_id         text        not null,
+    note              text        check (char_length(note) <= 200)
+) with (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
+-- Who follows looks at the last seconds alone, however long an old snapshot keeps what was before.
+create index progress_at on outbox.progress (at);
+
 -- An ordering_key of one tenant's queue that has jobs which have not ended. Producers lock its row.
 create table outbox.ordering (
     ordering_id       bigint      generated always as identity primary key,

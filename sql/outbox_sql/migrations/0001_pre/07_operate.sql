@@ -276,6 +276,7 @@ begin
     from outbox.cancel_jobs(ids, actor, 'recipient erased') as c;
     -- What is left of these is running. Its outcome waits for this row, or this waited for it.
     update outbox.entry as e set erased = true where e.id = any(ids);
+    delete from outbox.progress as p where p.id = any(ids);
     update outbox.job as j
     set user_id = case when j.user_id is not null then alias end,
         job = (j.job - array['to', 'subject', 'content', 'headers', 'attachments', 'data', 'payload', 'user_id', 'idempotency_key',

@@ -12,7 +12,7 @@ begin
     foreach name in array array['job_key', 'job', 'delivery', 'dead_letter', 'lane', 'receipt', 'operator_action',
         'template', 'recipient', 'device', 'suppression', 'inbox_message', 'sink_message', 'event', 'rule', 'api_key',
         'tenant', 'provider', 'ordering', 'dedup', 'dedup_alias', 'endpoint', 'receipt_expected',
-        'replay_run', 'schedule', 'socket', 'socket_message']
+        'replay_run', 'schedule', 'socket', 'socket_message', 'progress']
     loop
         execute format('alter table outbox.%I enable row level security', name);
         execute format('alter table outbox.%I force row level security', name);
@@ -134,7 +134,7 @@ grant select on outbox.job_key, outbox.job, outbox.entry, outbox.delivery, outbo
     outbox.receipt, outbox.operator_action, outbox.stat_second, outbox.stat_quarter, outbox.stat_hour, outbox.stat_total,
     outbox.outcome_log,
     outbox.dispatcher, outbox.handler, outbox.setting, outbox.queue_pause, outbox.control, outbox.ordering,
-    outbox.ordering_gap, outbox.replay_run,
+    outbox.ordering_gap, outbox.replay_run, outbox.progress,
     outbox.api_notification, outbox.api_notification_delivery, outbox.api_notification_history to outbox_api;
 grant select, insert, update, delete on outbox.template, outbox.recipient, outbox.device, outbox.suppression,
     outbox.inbox_message, outbox.sink_message, outbox.event, outbox.rule, outbox.api_key, outbox.tenant,
