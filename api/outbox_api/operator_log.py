@@ -37,8 +37,8 @@ UNLOGGED: Mapping[str, str] = {
     "take_callback": "a provider's: receipts are kept",
     "preview_template": "changes nothing",
     "preview_schedule": "changes nothing",
-    "begin": "signing in; a session is no action",
-    "end": "signing out",
+    "begin_session": "signing in; a session is no action",
+    "end_session": "signing out",
 }
 """Operations that are not written down, by name, and why."""
 

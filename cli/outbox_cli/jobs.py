@@ -12,6 +12,7 @@ import typer
 
 from outbox.errors import NotPermitted
 from outbox.message import JobStatus, uuid7
+from outbox.store import catalog
 from outbox.store import jobs as store
 from outbox.store.pool import EVERY_TENANT, Connection, Database
 from outbox_cli.acting import Why, acting, refused
@@ -302,6 +303,14 @@ def resend(
                 skip_bad=False,
                 resend_of=job_id,
                 test=source.test,
+            )
+            await catalog.note_resend(
+                connection,
+                actor=actor(),
+                tenant=found.tenant_id,
+                job_id=job_id,
+                status=source.status,
+                made=result,
             )
         await ring(database)
         return result

@@ -18,6 +18,7 @@ import msgspec
 from outbox.error_rules import ErrorRule
 from outbox.message import Mode
 from outbox.quiet import SendWindow
+from outbox.store.jobs import Enqueued
 from outbox.store.pool import Connection, execute, fetch, fetch_one
 from outbox_sql import query
 
@@ -223,6 +224,23 @@ async def note_action(
             "action": action,
             "tenant": tenant,
             "detail": msgspec.json.encode(detail).decode(),
+        },
+    )
+
+
+async def note_resend(
+    connection: Connection, *, actor: str, tenant: str, job_id: UUID, status: str, made: Enqueued
+) -> None:
+    """Write down that a job like `job_id`, which is left as it is (`status`), was made."""
+    await note_action(
+        connection,
+        actor=actor,
+        action="resend",
+        tenant=tenant,
+        detail={
+            "job_id": job_id,
+            "before": {"status": status, "resent_as": None},
+            "after": {"status": status, "resent_as": made.job_id},
         },
     )
 

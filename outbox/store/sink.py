@@ -8,7 +8,8 @@ from uuid import UUID
 
 import msgspec
 
-from outbox.store.pool import Connection, execute, fetch
+from outbox.store.catalog import note_action
+from outbox.store.pool import EVERY_TENANT, Connection, execute, fetch
 
 
 class SinkRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +73,15 @@ async def put(
     )
 
 
-async def clear_sink(connection: Connection, *, tenant: str | None) -> int:
-    """Empty the sink; return how many messages it held."""
-    return await execute(connection, "sink_clear", {"tenant": tenant})
+async def clear_sink(connection: Connection, *, tenant: str | None, actor: str) -> int:
+    """Empty the sink, and write down who did; return how many messages it held."""
+    held = await execute(connection, "sink_clear", {"tenant": tenant})
+    if held:
+        await note_action(
+            connection,
+            actor=actor,
+            action="sink.clear",
+            tenant=tenant or EVERY_TENANT,
+            detail={"before": {"messages": held}, "after": {"messages": 0}},
+        )
+    return held

@@ -257,7 +257,8 @@ begin
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, 'replay.begin', for_tenant,
             jsonb_strip_nulls(jsonb_build_object('run_id', wanted, 'filter', filter, 'rate_per_s', rate_per_s,
-                'limit', jobs_max, 'plan', plan - 'sample', 'reason', reason)));
+                'limit', jobs_max, 'plan', plan - 'sample', 'reason', reason))
+            || jsonb_build_object('before', null, 'after', jsonb_build_object('state', 'running')));
     return 'begun';
 end
 $$;
@@ -442,7 +443,8 @@ begin
     delete from outbox.job as j where j.id = any(ids);
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, 'clean', coalesce(for_tenant, '*'), jsonb_build_object('queue', for_queue, 'status', of_status,
-            'older_than_s', older_than_s, 'keep_last', keep_last, 'limit', jobs_max, 'deleted', cardinality(ids)));
+            'older_than_s', older_than_s, 'keep_last', keep_last, 'limit', jobs_max, 'deleted', cardinality(ids),
+            'before', jsonb_build_object('jobs', cardinality(ids)), 'after', jsonb_build_object('jobs', 0)));
     return cardinality(ids);
 end
 $$;
@@ -986,6 +988,8 @@ declare
     known_addresses text[];
     ids bigint[];
     stopped int;
+    devices int;
+    messages int;
 begin
     if not outbox.acts_for(for_tenant) then
         raise exception using errcode = 'OBX03', detail = '[]', message = 'another tenant''s recipient';
@@ -1038,6 +1042,7 @@ begin
     update outbox.receipt as r set detail = null where r.id = any(ids);
     update outbox.receipt_expected as r set provider_message_id = null, told = true where r.id = any(ids);
     delete from outbox.inbox_message as m where m.tenant_id = for_tenant and m.user_id = for_user;
+    get diagnostics messages = row_count;
     delete from outbox.sink_message as m where m.tenant_id = for_tenant
         and (lower(m.recipient) = any(known_addresses) or m.recipient = for_user
              or m.job_id in (select j.job_id from outbox.job as j where j.id = any(ids)));
@@ -1068,13 +1073,18 @@ begin
                       where lower(t.address) = any(known_addresses)));
     update outbox.event as e set user_id = alias, data = '{}' where e.tenant_id = for_tenant and e.user_id = for_user;
     delete from outbox.device as d where d.tenant_id = for_tenant and d.user_id = for_user;
+    get diagnostics devices = row_count;
     delete from outbox.recipient as r
     where r.tenant_id = for_tenant
       and (r.user_id = for_user
            or r.user_id in (select outbox.address_user(c, a) from unnest(known_addresses) as a,
                                    unnest(array['email', 'sms', 'telegram']) as c));
+    perform set_config('outbox.changes', '', true);  -- it says by itself what is gone
     insert into outbox.operator_action (actor, action, tenant_id, detail)
-    values (actor, 'erase', for_tenant, jsonb_build_object('pseudonym', alias, 'jobs', cardinality(ids)));
+    values (actor, 'erase', for_tenant, jsonb_build_object('pseudonym', alias, 'jobs', cardinality(ids),
+            'before', jsonb_build_object('jobs_of_the_person', cardinality(ids), 'waiting', coalesce(stopped, 0),
+                                         'addresses', cardinality(known_addresses), 'devices', devices, 'inbox_messages', messages),
+            'after', jsonb_build_object('jobs_of_the_person', 0, 'waiting', 0, 'addresses', 0, 'devices', 0, 'inbox_messages', 0)));
     return query select alias, cardinality(ids), coalesce(stopped, 0);
 end
 $$;
@@ -1674,8 +1684,12 @@ CREATE FUNCTION outbox.note_change() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 declare
-    was jsonb := case when tg_op <> 'INSERT' then outbox.told_of(tg_table_name, to_jsonb(old)) end;
-    is_now jsonb := case when tg_op <> 'DELETE' then outbox.told_of(tg_table_name, to_jsonb(new)) end;
+    is_person boolean := tg_table_name in ('recipient', 'device', 'suppression');
+    old_row jsonb := case when tg_op <> 'INSERT' then to_jsonb(old) end;
+    new_row jsonb := case when tg_op <> 'DELETE' then to_jsonb(new) end;
+    was jsonb := case when is_person then outbox.told_of_person(old_row) else outbox.told_of(tg_table_name, old_row) end;
+    is_now jsonb := case when is_person then outbox.told_of_person(new_row, old_row)
+                         else outbox.told_of(tg_table_name, new_row) end;
     noted jsonb := coalesce(nullif(current_setting('outbox.changes', true), ''), '[]')::jsonb;
 begin
     if was is not distinct from is_now or jsonb_array_length(noted) >= 50 then
@@ -3246,6 +3260,10 @@ CREATE FUNCTION outbox.tokens_now(bucket text, rate_per_s double precision, burs
 CREATE FUNCTION outbox.told_of(of_table text, content jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (content IS NOT NULL) THEN (((((content - ARRAY['tenant_id'::text, 'created_at'::text, 'updated_at'::text, 'created_by'::text, 'updated_by'::text, 'provider_id'::text, 'endpoint_id'::text, 'rule_id'::text, 'schedule_id'::text, 'key_id'::text, 'last_used_at'::text, 'next_at'::text, 'fired_at'::text, 'last_job_id'::text, 'last_error'::text, 'last_error_at'::text, 'fires'::text, 'missed'::text, 'credentials'::text, 'secrets'::text, 'key_sha256'::text, 'body_text'::text, 'body_html'::text, 'schema'::text, 'job'::text]) || CASE WHEN ((content ->> 'url'::text) IS NOT NULL) THEN jsonb_build_object('url', ("substring"((content ->> 'url'::text), '^[a-z]+://'::text) || "substring"((content ->> 'url'::text), '^[a-z]+://(?:[^/@?#]*@)?([^/?#]*)'::text))) ELSE '{}'::jsonb END) || CASE WHEN (jsonb_typeof((content -> 'config'::text)) = 'object'::text) THEN jsonb_build_object('config', (regexp_replace((content ->> 'config'::text), '://[^/@"]*@'::text, '://***@'::text, 'g'::text))::jsonb) ELSE '{}'::jsonb END) || CASE WHEN (((content ->> 'credentials'::text) IS NOT NULL) OR ((content ->> 'secrets'::text) IS NOT NULL)) THEN jsonb_build_object('secret', "left"(encode(sha256(convert_to((COALESCE((content ->> 'credentials'::text), ''::text) || COALESCE((content ->> 'secrets'::text), ''::text)), 'UTF8'::name)), 'hex'::text), 8)) ELSE '{}'::jsonb END) || CASE WHEN ((of_table = 'schedule'::text) AND ((content -> 'job'::text) <> 'null'::jsonb)) THEN jsonb_build_object('job', "left"(encode(sha256(convert_to((content ->> 'job'::text), 'UTF8'::name)), 'hex'::text), 8)) ELSE '{}'::jsonb END) ELSE NULL::jsonb END;
+
+CREATE FUNCTION outbox.told_of_person(content jsonb, before jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (content IS NOT NULL) THEN ((content - ARRAY['tenant_id'::text, 'user_id'::text, 'device_id'::text, 'p256dh'::text, 'auth'::text, 'reason'::text, 'created_at'::text, 'updated_at'::text, 'seen_at'::text]) || (SELECT COALESCE(jsonb_object_agg(k.key, CASE WHEN (k.value = ANY (ARRAY['null'::jsonb, '{}'::jsonb])) THEN 'null'::jsonb WHEN ((COALESCE((told_of_person.before -> k.key), 'null'::jsonb) = ANY (ARRAY['null'::jsonb, '{}'::jsonb])) OR (COALESCE((told_of_person.before -> k.key), 'null'::jsonb) = k.value)) THEN '"set"'::jsonb ELSE '"changed"'::jsonb END), '{}'::jsonb) AS "coalesce" FROM jsonb_each(told_of_person.content) k(key, value) WHERE (k.key = ANY (ARRAY['email'::text, 'phone'::text, 'telegram_chat_id'::text, 'attributes'::text, 'quiet_hours'::text, 'address'::text])))) ELSE NULL::jsonb END;
 
 CREATE FUNCTION outbox.unknown_faults(rest jsonb) RETURNS outbox.fault[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -5079,15 +5097,23 @@ CREATE TRIGGER make_lanes AFTER INSERT ON outbox.handler FOR EACH STATEMENT EXEC
 
 CREATE TRIGGER make_lanes AFTER INSERT ON outbox.tenant FOR EACH STATEMENT EXECUTE FUNCTION outbox.make_lanes();
 
+CREATE TRIGGER note_change AFTER UPDATE OF acknowledged_at ON outbox.alert FOR EACH ROW EXECUTE FUNCTION outbox.note_change();
+
 CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.api_key FOR EACH ROW EXECUTE FUNCTION outbox.note_change();
+
+CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.device FOR EACH ROW WHEN ((current_setting('outbox.tenant'::text, true) <> ''::text)) EXECUTE FUNCTION outbox.note_change();
 
 CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.endpoint FOR EACH ROW EXECUTE FUNCTION outbox.note_change();
 
 CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.provider FOR EACH ROW EXECUTE FUNCTION outbox.note_change();
 
+CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.recipient FOR EACH ROW WHEN ((current_setting('outbox.tenant'::text, true) <> ''::text)) EXECUTE FUNCTION outbox.note_change();
+
 CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.rule FOR EACH ROW EXECUTE FUNCTION outbox.note_change();
 
 CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.schedule FOR EACH ROW EXECUTE FUNCTION outbox.note_change();
+
+CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.suppression FOR EACH ROW WHEN ((current_setting('outbox.tenant'::text, true) <> ''::text)) EXECUTE FUNCTION outbox.note_change();
 
 CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON outbox.template FOR EACH ROW EXECUTE FUNCTION outbox.note_change();
 
@@ -5809,6 +5835,10 @@ GRANT ALL ON FUNCTION outbox.tokens_now(bucket text, rate_per_s double precision
 REVOKE ALL ON FUNCTION outbox.told_of(of_table text, content jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.told_of(of_table text, content jsonb) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.told_of(of_table text, content jsonb) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.told_of_person(content jsonb, before jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.told_of_person(content jsonb, before jsonb) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.told_of_person(content jsonb, before jsonb) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.unknown_faults(rest jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.unknown_faults(rest jsonb) TO outbox_dispatcher;

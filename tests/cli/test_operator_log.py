@@ -70,6 +70,9 @@ def test_every_command_that_changes_something_is_written_down_once_with_who_and_
             "select actor, action, detail ->> 'reason', detail::text"
             " from outbox.operator_action order by action_id"
         ).fetchall()
+    for _, action, _, text in rows:
+        told = json.loads(text).get("changes", [json.loads(text)])
+        assert all("before" in one and "after" in one for one in told), (action, text)
     expected = [action for said in commands.values() for action in said]
     assert [row[:3] for row in rows] == [(WHO, action, "asked by Bob") for action in expected]
     assert "ann@example.com" not in str(rows)

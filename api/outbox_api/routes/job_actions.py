@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from outbox.errors import Fault
 from outbox.message import uuid7
-from outbox.store import jobs
+from outbox.store import catalog, jobs
 from outbox.store.jobs import LiveJobFilter
 from outbox_api import samples
 from outbox_api.answers import answer
@@ -357,6 +357,15 @@ async def resend_job(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIRespons
             raise refusal(stored)
         if stored.result == "conflict":
             raise conflict("/header/idempotency-key", stored.job_id)
+        if stored.result == "new":
+            await catalog.note_resend(
+                connection,
+                actor=request.auth.name,
+                tenant=found.tenant_id,
+                job_id=job_id,
+                status=source.status,
+                made=stored,
+            )
     runtime.bell.ring()
     resent = Resent(
         job_id=new_id,

@@ -110,7 +110,7 @@ async def clear_sink(request: ApiRequest) -> ASGIResponse:
     """Delete what was caught."""
     tenant = tenant_filter(request.auth, read_query(request, TenantQuery).tenant_id)
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
-        await sink.clear_sink(connection, tenant=tenant)
+        await sink.clear_sink(connection, tenant=tenant, actor=request.auth.name)
     return no_content()
 
 

@@ -30,7 +30,7 @@ async def sign_in(request: ApiRequest) -> ASGIResponse:
 
 
 @page_route("POST", "/sign-in", summary="Begin a session", needs="open")
-async def begin(request: ApiRequest) -> ASGIResponse:
+async def begin_session(request: ApiRequest) -> ASGIResponse:
     """Begin a session with a key that may look."""
     form = await read_form(request)
     runtime = runtime_of(request)
@@ -51,7 +51,7 @@ async def begin(request: ApiRequest) -> ASGIResponse:
 
 
 @page_route("POST", "/sign-out", summary="End the session", needs="jobs:read")
-async def end(request: ApiRequest) -> ASGIResponse:
+async def end_session(request: ApiRequest) -> ASGIResponse:
     """End the session in this browser."""
     await read_form(request)
     cookie = cookie_header("", secure=_is_https(request), max_age_s=0)
@@ -71,4 +71,4 @@ def _local(path: str) -> str:
     return quote(path, safe="/?=&%-._~")
 
 
-ROUTES = [sign_in, begin, end]
+ROUTES = [sign_in, begin_session, end_session]

@@ -96,7 +96,9 @@ async def clear(request: ApiRequest) -> ASGIResponse:
     """Delete what was caught."""
     await read_form(request)
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
-        gone = await sink.clear_sink(connection, tenant=request.auth.tenant)
+        gone = await sink.clear_sink(
+            connection, tenant=request.auth.tenant, actor=request.auth.name
+        )
     return told(f"{gone} caught messages were deleted.")
 
 

@@ -256,7 +256,13 @@ async def test_send(
             actor=request.auth.name,
             action="template.test",
             tenant=key.tenant,
-            detail={"code": key.code, "channel": key.channel, "locale": key.locale},
+            detail={
+                "code": key.code,
+                "channel": key.channel,
+                "locale": key.locale,
+                "before": None,
+                "after": {"sink_messages": 1},
+            },
         )
     return told("A test is in the sink.")
 

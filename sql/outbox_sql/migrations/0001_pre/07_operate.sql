@@ -253,6 +253,8 @@ declare
     known_addresses text[];
     ids bigint[];
     stopped int;
+    devices int;
+    messages int;
 begin
     if not outbox.acts_for(for_tenant) then
         raise exception using errcode = 'OBX03', detail = '[]', message = 'another tenant''s recipient';
@@ -305,6 +307,7 @@ begin
     update outbox.receipt as r set detail = null where r.id = any(ids);
     update outbox.receipt_expected as r set provider_message_id = null, told = true where r.id = any(ids);
     delete from outbox.inbox_message as m where m.tenant_id = for_tenant and m.user_id = for_user;
+    get diagnostics messages = row_count;
     delete from outbox.sink_message as m where m.tenant_id = for_tenant
         and (lower(m.recipient) = any(known_addresses) or m.recipient = for_user
              or m.job_id in (select j.job_id from outbox.job as j where j.id = any(ids)));
@@ -335,13 +338,18 @@ begin
                       where lower(t.address) = any(known_addresses)));
     update outbox.event as e set user_id = alias, data = '{}' where e.tenant_id = for_tenant and e.user_id = for_user;
     delete from outbox.device as d where d.tenant_id = for_tenant and d.user_id = for_user;
+    get diagnostics devices = row_count;
     delete from outbox.recipient as r
     where r.tenant_id = for_tenant
       and (r.user_id = for_user
            or r.user_id in (select outbox.address_user(c, a) from unnest(known_addresses) as a,
                                    unnest(array['email', 'sms', 'telegram']) as c));
+    perform set_config('outbox.changes', '', true);  -- it says by itself what is gone
     insert into outbox.operator_action (actor, action, tenant_id, detail)
-    values (actor, 'erase', for_tenant, jsonb_build_object('pseudonym', alias, 'jobs', cardinality(ids)));
+    values (actor, 'erase', for_tenant, jsonb_build_object('pseudonym', alias, 'jobs', cardinality(ids),
+            'before', jsonb_build_object('jobs_of_the_person', cardinality(ids), 'waiting', coalesce(stopped, 0),
+                                         'addresses', cardinality(known_addresses), 'devices', devices, 'inbox_messages', messages),
+            'after', jsonb_build_object('jobs_of_the_person', 0, 'waiting', 0, 'addresses', 0, 'devices', 0, 'inbox_messages', 0)));
     return query select alias, cardinality(ids), coalesce(stopped, 0);
 end
 $$;

@@ -35,11 +35,27 @@ create function outbox.differing(one jsonb, other jsonb) returns jsonb
                 else (select coalesce(jsonb_object_agg(k.key, k.value), '{}') from jsonb_each(one) as k
                       where other -> k.key is distinct from k.value) end;
 
+-- Of a person only which fields are set, and which have changed from `before`: the log is never erased.
+create function outbox.told_of_person(content jsonb, before jsonb default null) returns jsonb
+    language sql immutable parallel safe
+    return case when content is not null then
+        (content - array['tenant_id', 'user_id', 'device_id', 'p256dh', 'auth', 'reason', 'created_at', 'updated_at', 'seen_at'])
+        || (select coalesce(jsonb_object_agg(k.key, case when k.value in ('null', '{}') then 'null'::jsonb
+                                when coalesce(before -> k.key, 'null') in ('null', '{}', k.value) then '"set"'
+                                else '"changed"' end), '{}')
+            from jsonb_each(content) as k
+            where k.key in ('email', 'phone', 'telegram_chat_id', 'attributes', 'quiet_hours', 'address'))
+        end;
+
 create function outbox.note_change() returns trigger
     language plpgsql as $$
 declare
-    was jsonb := case when tg_op <> 'INSERT' then outbox.told_of(tg_table_name, to_jsonb(old)) end;
-    is_now jsonb := case when tg_op <> 'DELETE' then outbox.told_of(tg_table_name, to_jsonb(new)) end;
+    is_person boolean := tg_table_name in ('recipient', 'device', 'suppression');
+    old_row jsonb := case when tg_op <> 'INSERT' then to_jsonb(old) end;
+    new_row jsonb := case when tg_op <> 'DELETE' then to_jsonb(new) end;
+    was jsonb := case when is_person then outbox.told_of_person(old_row) else outbox.told_of(tg_table_name, old_row) end;
+    is_now jsonb := case when is_person then outbox.told_of_person(new_row, old_row)
+                         else outbox.told_of(tg_table_name, new_row) end;
     noted jsonb := coalesce(nullif(current_setting('outbox.changes', true), ''), '[]')::jsonb;
 begin
     if was is not distinct from is_now or jsonb_array_length(noted) >= 50 then
@@ -61,6 +77,12 @@ begin
     foreach name in array array['tenant', 'provider', 'endpoint', 'rule', 'schedule', 'template', 'api_key'] loop
         execute format('create trigger note_change after insert or update or delete on outbox.%I
                         for each row execute function outbox.note_change()', name);
+    end loop;
+    -- Not where dispatchers write them, for whom no line of the log is written.
+    foreach name in array array['recipient', 'device', 'suppression'] loop
+        execute format('create trigger note_change after insert or update or delete on outbox.%I
+                        for each row when (current_setting(%L, true) <> %L)
+                        execute function outbox.note_change()', name, 'outbox.tenant', '');
     end loop;
 end
 $$;

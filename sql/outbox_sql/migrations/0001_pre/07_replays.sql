@@ -110,7 +110,8 @@ begin
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, 'replay.begin', for_tenant,
             jsonb_strip_nulls(jsonb_build_object('run_id', wanted, 'filter', filter, 'rate_per_s', rate_per_s,
-                'limit', jobs_max, 'plan', plan - 'sample', 'reason', reason)));
+                'limit', jobs_max, 'plan', plan - 'sample', 'reason', reason))
+            || jsonb_build_object('before', null, 'after', jsonb_build_object('state', 'running')));
     return 'begun';
 end
 $$;

@@ -353,7 +353,8 @@ begin
     delete from outbox.job as j where j.id = any(ids);
     insert into outbox.operator_action (actor, action, tenant_id, detail)
     values (actor, 'clean', coalesce(for_tenant, '*'), jsonb_build_object('queue', for_queue, 'status', of_status,
-            'older_than_s', older_than_s, 'keep_last', keep_last, 'limit', jobs_max, 'deleted', cardinality(ids)));
+            'older_than_s', older_than_s, 'keep_last', keep_last, 'limit', jobs_max, 'deleted', cardinality(ids),
+            'before', jsonb_build_object('jobs', cardinality(ids)), 'after', jsonb_build_object('jobs', 0)));
     return cardinality(ids);
 end
 $$;

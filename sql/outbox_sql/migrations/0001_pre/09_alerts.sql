@@ -14,6 +14,8 @@ create table outbox.alert (
     acknowledged_at   timestamptz,
     acknowledged_by   text
 );
+create trigger note_change after update of acknowledged_at on outbox.alert
+    for each row execute function outbox.note_change();
 create unique index alert_live on outbox.alert (rule, subject) where state <> 'closed';
 
 -- Who has locked this row makes the round; nobody waits for it.
