@@ -5,12 +5,17 @@ from __future__ import annotations
 import getpass
 import json
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+import typer
 
 from outbox.embedded import EmbeddedServer
+from outbox_cli import commands
+from outbox_cli.app import app
 from tests.cli.shell import Shell
 from tests.cli.test_hard_times import run_all
 from tests.postgres import Database
@@ -76,6 +81,45 @@ def test_every_command_that_changes_something_is_written_down_once_with_who_and_
     expected = [action for said in commands.values() for action in said]
     assert [row[:3] for row in rows] == [(WHO, action, "asked by Bob") for action in expected]
     assert "ann@example.com" not in str(rows)
+
+
+LOOKING = "changes nothing"
+NO_LINE = {
+    **dict.fromkeys(
+        "audit|config|dead-letters follow|dead-letters ls|dead-letters runs|"
+        "dead-letters show|destinations ls|doctor|jobs explain|jobs ls|jobs show|keys ls|log|"
+        "providers ls|queues lane|queues ls|schedules ls|schedules preview|"
+        "templates ls|templates preview".split("|"),
+        LOOKING,
+    ),
+    **dict.fromkeys(("api", "dispatcher", "serve"), "a process: what it does tells of itself"),
+    "demo": "a database of its own",
+    "bench": "databases of its own",
+    "send": "a producer's: the jobs are their own record",
+    "top": "its keys pause and resume as `queues` does",
+}
+"""Commands that leave no line, and why."""
+TOLD = frozenset(
+    "dead-letters replay|dead-letters stop|destinations limit|destinations resume|jobs cancel|"
+    "jobs promote|jobs release|jobs resend|jobs retry|keys create|keys revoke|migrate|"
+    "providers reencrypt|queues clean|queues limit|queues pause|queues resume|recipients push|"
+    "schedules delete|schedules pause|schedules put|schedules resume|templates push".split("|")
+)
+"""Those that do, with before and after: by the functions and triggers that the API calls too."""
+
+
+def leaves(command: Any, name: str = "") -> Iterator[str]:
+    inner = getattr(command, "commands", None)
+    if inner is None or name == "bench":
+        yield name
+        return
+    for each, found in inner.items():
+        yield from leaves(found, f"{name} {each}".strip())
+
+
+def test_every_command_is_in_the_log_or_says_why_not() -> None:
+    commands.add_to(app)
+    assert set(leaves(typer.main.get_command(app))) == TOLD | set(NO_LINE)
 
 
 def test_what_was_before_and_after_is_told_and_no_secret_is(
