@@ -14,16 +14,16 @@ from typing import TypeAlias
 
 from outbox.message import LaneId
 from outbox.store import engine
-from outbox.store.engine import Claimed, Connection
+from outbox.store.engine import Claimed, Connection, Upcoming
 from outbox_dispatcher.fair import FairShares, in_turn
 from outbox_dispatcher.lanes import LaneBook, LaneState
 from outbox_dispatcher.life import Life
 from outbox_dispatcher.limits import Limits, Quota
 from outbox_dispatcher.slots import Item, Slots
-from outbox_dispatcher.wakeup import Wakeup
+from outbox_dispatcher.wakeup import Reach, Wakeup
 
 Asked: TypeAlias = dict[LaneId, tuple[LaneState, int, bool]]
-"""What a claim asks for: of which lane, how many, and whether from below its floors."""
+"""What a claim asks for: of which lane, how many, and whether below its floors, too."""
 
 
 class Claimer:
@@ -65,8 +65,8 @@ class Claimer:
             if due := self._wakeup.due():
                 self._lanes.ring(due)
                 self.nothing_due.clear()
-            if self._wakeup.poll_is_due():
-                await self._look_for_due(connection)
+            if reach := self._wakeup.poll_due():
+                await self._look_for_due(connection, reach)
             if not self._life.may_start():
                 await self._wakeup.wait()
                 continue
@@ -133,7 +133,7 @@ class Claimer:
             for quota in state.quotas:
                 quota.take(limit)
                 self._set_aside.append((quota, limit))
-            asked[state.lane.lane_id] = (state, limit, monotonic() >= state.sweep_at)
+            asked[state.lane.lane_id] = (state, limit, monotonic() >= state.look_at)
 
     def _take_back(self) -> None:
         """Give back what was set aside for a claim: it has answered, or is dealt out anew."""
@@ -150,7 +150,7 @@ class Claimer:
         try:
             rows = await engine.claim(
                 connection,
-                [state.ask(limit) for state, limit, _ in asked.values()],
+                [state.ask(limit, below=below) for state, limit, below in asked.values()],
                 epoch=self._life.epoch,
                 lease_s=self._lease_s,
                 suspects=self._suspects_allowed(),
@@ -163,6 +163,7 @@ class Claimer:
         self._lanes.claimed(asked, rows, monotonic() - began)
         self._charge(rows)
         if not rows:
+            self._wakeup.look_soon()
             return
         self._wakeup.busy(more=any(state.hot for state, _, _ in asked.values()))
         self.nothing_due.clear()
@@ -196,29 +197,44 @@ class Claimer:
             ]
             self._shares[queue].charge(got, waiting)
 
-    async def _look_for_due(self, connection: Connection) -> None:
-        due_in_s: dict[LaneId, float] = {}
-        found = False
-        began = monotonic()
-        upcoming = await engine.next_due(connection)
+    async def _look_for_due(self, connection: Connection, reach: Reach) -> None:
+        began, db_now = monotonic(), self._life.db_now()
+        if reach == "far":
+            upcoming = await engine.next_due(connection)
+            self._lanes.looked(upcoming, db_now=db_now)
+        else:
+            upcoming = await self._look_near(connection)
         took_s = monotonic() - began
-        for lane_id, available_at, now in upcoming:
+        due_in_s: dict[LaneId, float] = {}
+        for first in upcoming:
+            wait_s = (first.available_at - first.now).total_seconds()
+            due_in_s[first.lane_id] = min(wait_s, due_in_s.get(first.lane_id, wait_s))
+        later: dict[LaneId, float] = {}
+        found = False
+        for lane_id, wait_s in due_in_s.items():
             state = self._lanes.get(lane_id)
             if state is None or not state.open or state.lane.queue not in self._slots:
                 continue
-            wait_s = (available_at - now).total_seconds()
             if wait_s > 0:
-                due_in_s[lane_id] = wait_s
+                later[lane_id] = wait_s
             elif not state.hot:
                 state.hot = found = True
-                state.look_below()
-        self._wakeup.polled(took_s, due_in_s)
+        self._wakeup.polled(reach, took_s, later)
         if found:
             self._wakeup.busy(more=True)
         else:
             self._wakeup.idle()
-            if not any(s.hot for s in self._lanes.open_lanes() if s.lane.queue in self._slots):
+            hot = any(s.hot for s in self._lanes.open_lanes() if s.lane.queue in self._slots)
+            if reach == "far" and not hot:
                 self.nothing_due.set()
+
+    async def _look_near(self, connection: Connection) -> list[Upcoming]:
+        asks = self._lanes.quiet_lanes(self._slots)
+        if not asks:
+            return []
+        upcoming = await engine.next_due_near(connection, asks)
+        self._lanes.found(upcoming)
+        return upcoming
 
 
 def _tenant_of(item: Item) -> tuple[str, str]:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import datetime
 from math import inf
 from time import monotonic
-from typing import TypeAlias
 
 from outbox.message import LaneId
-from outbox.store.engine import FLOOR_BOTTOM, Ask, Claimed, Lane, Version
+from outbox.store.engine import FLOOR_BOTTOM, Ask, Claimed, Lane, Upcoming, Version
+from outbox_dispatcher.floors import Floors, Place
 from outbox_dispatcher.limits import Limits, Quota
+from outbox_dispatcher.pace import Pace
 
-Floor: TypeAlias = tuple[str | datetime, int]
-
-SWEEP_S_MIN = 1.0
-"""At least so long between two looks below a lane's floors."""
-SWEEP_SHARE_MAX = 0.05
-"""At most this share of the time goes into such looks."""
-SWEEP_S_MAX = 15.0
-"""But no longer between two: a claim may also have taken long because the machine stood still."""
+LOOK_S_MIN = 1.0
+"""At least so long between two claims of a lane that look below its floors."""
 TEST = "test"
 """The scope of the lane where test jobs are."""
 DESTINATION = "destination:"
@@ -38,11 +33,11 @@ class LaneState:
         "hot",
         "in_flight",
         "lane",
-        "may_sweep_at",
+        "look_at",
+        "pace",
         "probing",
         "quotas",
         "rung",
-        "sweep_at",
         "weight",
         "window",
     )
@@ -58,30 +53,27 @@ class LaneState:
         self.window: int | None = None
         self.in_flight = 0
         self.failing = False
-        self.floors: dict[int, Floor] = {}
-        self.sweep_at = 0.0
-        self.may_sweep_at = 0.0
+        self.floors = Floors()
+        self.pace = Pace()
+        self.look_at = 0.0
 
-    def ask(self, room: int) -> Ask:
-        """Return the part of a claim for this lane: from its floors, or from the bottom if due."""
+    def ask(self, room: int, *, below: bool) -> Ask:
+        """Return the part of a claim for this lane; with `below`, it looks for what came late."""
         self.rung = False
-        if monotonic() >= self.sweep_at:
-            self.floors.clear()
-        floor = self.floors.get
+        start = self.floors.starts(below=below).get
         return Ask(
             lane_id=self.lane.lane_id,
             room=room,
-            urgent=floor(10, FLOOR_BOTTOM),
-            high=floor(5, FLOOR_BOTTOM),
-            normal=floor(1, FLOOR_BOTTOM),
-            low=floor(0, FLOOR_BOTTOM),
+            urgent=start(10, FLOOR_BOTTOM),
+            high=start(5, FLOOR_BOTTOM),
+            normal=start(1, FLOOR_BOTTOM),
+            low=start(0, FLOOR_BOTTOM),
         )
 
-    def swept(self, took_s: float) -> None:
+    def looked_below(self, took_s: float) -> None:
         """Note that a claim looked below the floors and took so long."""
-        now = monotonic()
-        self.may_sweep_at = now + min(took_s / SWEEP_SHARE_MAX, SWEEP_S_MAX)
-        self.sweep_at = max(now + SWEEP_S_MIN, self.may_sweep_at)
+        self.pace.took(took_s)
+        self.look_at = max(monotonic() + LOOK_S_MIN, self.pace.may_at)
 
     def ring(self) -> None:
         """Note that work may have appeared, maybe too late for a claim that is under way."""
@@ -92,7 +84,7 @@ class LaneState:
 
         What is committed right now lies above them, and is found in any case.
         """
-        self.sweep_at = self.may_sweep_at
+        self.look_at = self.pace.may_at
 
     def start_slowly(self) -> None:
         """Begin with one at a time: each that goes well makes room for one more."""
@@ -118,7 +110,7 @@ class LaneState:
         """Let claims ask this held lane for one entry."""
         self.probing = self.hot = True
         self.window = None
-        self.look_below()
+        self.floors.forget()
 
     @property
     def cap(self) -> float:
@@ -175,7 +167,7 @@ class LaneBook:
                 state.start_slowly()
             if state.open and not was_open:
                 state.ring()
-                state.look_below()
+                state.floors.forget()
         self.limits_changed()
 
     def _forget(self, there: set[int]) -> None:
@@ -272,13 +264,60 @@ class LaneBook:
     ) -> None:
         """Move floors up to what was claimed; lanes that gave less than asked are drained."""
         got: dict[LaneId, int] = {}
+        last: dict[LaneId, dict[int, Place]] = {}
         for row in rows:
             got[row.lane_id] = got.get(row.lane_id, 0) + 1
-            asked[row.lane_id][0].floors[row.priority] = (row.available_at, row.id)
-        for lane_id, (state, room, swept) in asked.items():
-            if swept:
-                state.swept(took_s)
-            if got.get(lane_id, 0) < room:
+            last.setdefault(row.lane_id, {})[row.priority] = (row.available_at, row.id)
+        for lane_id, (state, room, below) in asked.items():
+            full = got.get(lane_id, 0) >= room
+            state.floors.claimed(last.get(lane_id, {}), full=full)
+            if below:
+                state.looked_below(took_s)
+            if not full:
                 state.hot = state.rung
                 # Rows that commit later may lie below; an idle lane can look often.
                 state.look_below()
+
+    def start_over(self) -> None:
+        """Ask all lanes from the bottom: this may be another server, and its clock another one."""
+        for state in self._states.values():
+            state.ring()
+            state.floors.forget()
+
+    def given_back(self, lane_id: LaneId, priority: int, place: Place) -> None:
+        """Note that an entry waits at this place again, or in another lane."""
+        state = self._states.get(lane_id)
+        if state is not None:
+            state.floors.lower(priority, place)
+
+    def leave_out(self) -> None:
+        """Note that claims leave some entries out from here on."""
+        for state in self._states.values():
+            state.floors.mark()
+
+    def take_all(self) -> None:
+        """Ask again for what claims have left out since `leave_out`."""
+        for state in self._states.values():
+            state.floors.back_to_mark()
+            state.ring()
+
+    def looked(self, upcoming: Iterable[Upcoming], *, db_now: datetime) -> None:
+        """Note what a look at everything that waits has found. `db_now`: from before it."""
+        first: dict[LaneId, dict[int, Place]] = {}
+        for found in upcoming:
+            first.setdefault(found.lane_id, {})[found.priority] = (found.available_at, found.id)
+        for lane_id, state in self._states.items():
+            state.floors.looked(first.get(lane_id, {}), db_now=db_now)
+
+    def found(self, upcoming: Iterable[Upcoming]) -> None:
+        """Note what a look at some lanes has found: it may lie below their floors."""
+        for found in upcoming:
+            self.given_back(found.lane_id, found.priority, (found.available_at, found.id))
+
+    def quiet_lanes(self, queues: Container[str]) -> list[Ask]:
+        """Return from where to look at lanes of these queues that no claim asks now, but may."""
+        return [
+            state.ask(1, below=True)
+            for state in self.open_lanes()
+            if not state.hot and state.lane.queue in queues
+        ]

@@ -282,7 +282,7 @@ class Dispatcher:
             names = sorted({*self._channels, *self._queues})
             await engine.pause_queues(links.side, names, actor="dispatcher --start-paused")
         await self.liveness.beat(links.beat)
-        self.lanes.ring(None)
+        self.lanes.start_over()
         self._mention_unknown_queues()
         log.info("dispatching", epoch=epoch, lanes=len(self.lanes.open_lanes()))
 
@@ -462,6 +462,7 @@ class Dispatcher:
             elif suspect is None and self._careful is None:
                 suspect = item
                 self._careful = item.claimed.id
+                self.lanes.leave_out()
             else:
                 self.recorder.release(item)
         self._send_on(onward)
@@ -604,11 +605,12 @@ class Dispatcher:
                     quota.in_use -= 1
         for pending in batch:
             self._learn(pending)
+            if pending.recorded.op != "end":
+                self._waits_again(pending)
         if moved := {p.recorded.next_lane for p in batch if p.recorded.next_lane is not None}:
             self.lanes.ring(LaneId(lane) for lane in moved)
         if self._careful is not None and any(p.item.claimed.id == self._careful for p in batch):
-            self._careful = None
-            self.lanes.ring(None)
+            self._end_care()
         self.wakeup.nudge()
 
     def _lose(self, item: Item) -> None:
@@ -617,7 +619,19 @@ class Dispatcher:
         for quota in item.quotas:
             quota.in_use -= 1
         if self._careful == item.claimed.id:
-            self._careful = None
+            self._end_care()
+
+    def _end_care(self) -> None:
+        """Claim suspects of a crash again."""
+        self._careful = None
+        self.lanes.take_all()
+
+    def _waits_again(self, pending: Pending) -> None:
+        """Have claims find what was given back: it may lie below their floors."""
+        claimed, recorded = pending.item.claimed, pending.recorded
+        lane_id = claimed.lane_id if recorded.next_lane is None else LaneId(recorded.next_lane)
+        place = (recorded.next_at or claimed.available_at, claimed.id)
+        self.lanes.given_back(lane_id, claimed.priority, place)
 
     def _next_heads(self, ended: set[EntryId], batch: Sequence[Pending]) -> None:
         """Ask the lanes again where an ordering_key's next job has become due."""

@@ -1,8 +1,9 @@
 """When to look for work: the bell, the next due time, and a poll that correctness rests on.
 
-A poll walks over what nobody can vacuum while somebody holds a snapshot open: a second and more
-after a million jobs. So polls get a bounded share of the time, and what is known to become due is
-not looked for: its lane is asked.
+A far poll looks at all lanes from the bottom, and so walks over what nobody can vacuum while
+somebody holds a snapshot open: a second and more after a million jobs. So far polls get a bounded
+share of the time, and near ones (see `floors`) come in between. What is known to become due is not
+looked for: its lane is asked.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ import asyncio
 import random
 from collections.abc import Mapping
 from time import monotonic
+from typing import Literal, TypeAlias
 
 from outbox.message import LaneId
+from outbox_dispatcher.pace import Pace
 
 BUSY_POLL_S = 0.1
-POLL_SHARE_MAX = 0.05
-"""At most this share of the time goes into polls."""
-POLL_PAUSE_S_MAX = 15.0
-"""But no longer between two: a poll may also have taken long because the machine stood still."""
-POLL_S_CHEAP = 0.02
-"""What a poll may take without making the next one wait."""
+FAR_S = 1.0
+"""A far poll is made at least so often, unless the last ones took too long."""
+
+Reach: TypeAlias = Literal["near", "far"]
 
 
 class Wakeup:
@@ -32,8 +33,8 @@ class Wakeup:
         self._poll_s_max = poll_s_max
         self._poll_s = poll_s_min
         self._poll_at = 0.0
-        self._may_poll_at = 0.0
-        self._last_took_s = 0.0
+        self._looked_at = 0.0
+        self._paces: dict[Reach, Pace] = {"near": Pace(), "far": Pace()}
         self._due_at: dict[LaneId, float] = {}
         self._next_due_at = float("inf")
         self._rung: set[LaneId] = set()
@@ -61,16 +62,25 @@ class Wakeup:
     def busy(self, *, more: bool) -> None:
         """Work was found: poll soon again; less soon where claims go on with `more` anyway."""
         self._poll_s = self._poll_s_min
-        self._poll_at = monotonic() + max(self._poll_s_min, BUSY_POLL_S if more else 0.0)
-
-    def polled(self, took_s: float, due_in_s: Mapping[LaneId, float]) -> None:
-        """Note that a poll took so long, and when entries of which lanes become due."""
         now = monotonic()
-        # One that was slow by itself met a cold cache, or a machine that stood still.
-        self._last_took_s, lasting_s = took_s, min(took_s, self._last_took_s)
-        if lasting_s > POLL_S_CHEAP:
-            self._may_poll_at = now + min(lasting_s / POLL_SHARE_MAX, POLL_PAUSE_S_MAX)
-        self._due_at = {lane: now + in_s for lane, in_s in due_in_s.items()}
+        poll_at = now + max(self._poll_s_min, BUSY_POLL_S if more else 0.0)
+        # However busy: what lies below the floors of claims is found by polls alone.
+        far_at = max(self._looked_at + FAR_S, self._paces["far"].may_at)
+        self._poll_at = min(poll_at, max(now, far_at))
+
+    def look_soon(self) -> None:
+        """Poll once soon: there may be something that a claim could not find."""
+        self._poll_at = min(self._poll_at, monotonic() + self._poll_s_min)
+
+    def polled(self, reach: Reach, took_s: float, due_in_s: Mapping[LaneId, float]) -> None:
+        """Note that a poll took so long, and when entries of which lanes become due."""
+        self._paces[reach].took(took_s)
+        now = monotonic()
+        if reach == "far":
+            self._looked_at = now
+        due_at = {lane: now + in_s for lane, in_s in due_in_s.items()}
+        # A near poll has not asked all lanes.
+        self._due_at = due_at if reach == "far" else self._due_at | due_at
         self._next_due_at = min(self._due_at.values(), default=float("inf"))
 
     def idle(self) -> None:
@@ -95,13 +105,17 @@ class Wakeup:
         # Jitter, so that a fleet that was started together does not poll together.
         self._poll_at = monotonic() + self._poll_s * random.uniform(0.9, 1.0)
 
-    def poll_is_due(self) -> bool:
-        """Return whether it is time to ask which lanes have due entries."""
-        return monotonic() >= max(self._poll_at, self._may_poll_at)
+    def poll_due(self) -> Reach | None:
+        """Return how far to look, if it is time to ask which lanes have due entries."""
+        now = monotonic()
+        if now < self._poll_at:
+            return None
+        reaches: tuple[Reach, ...] = ("far", "near")
+        return next((reach for reach in reaches if now >= self._paces[reach].may_at), None)
 
     async def wait(self, until: float = float("inf")) -> None:
         """Sleep until the earliest of bell, nudge, next due time, poll, and `until`."""
-        poll_at = max(self._poll_at, self._may_poll_at)
+        poll_at = max(self._poll_at, min(pace.may_at for pace in self._paces.values()))
         delay_s = min(poll_at, self._next_due_at, until) - monotonic()
         if delay_s > 0 and not self._event.is_set():
             try:

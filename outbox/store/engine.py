@@ -81,6 +81,16 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     low: tuple[str | datetime, int] = FLOOR_BOTTOM
 
 
+class Upcoming(msgspec.Struct, frozen=True):
+    """The first entry that waits in a lane and a priority. `now` is the database's time."""
+
+    lane_id: LaneId
+    priority: int
+    available_at: datetime
+    id: EntryId
+    now: datetime
+
+
 class Recorded(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One outcome, ready to be stored. `op`: end the entry, put it back for later, or release it.
 
@@ -230,16 +240,8 @@ async def claim(
     cursor = await connection.cursor(binary=True).execute(
         query("claim"),
         {
-            "lane_ids": _array(ask.lane_id for ask in asks),
+            **_floors_of(asks),
             "rooms": _array(ask.room for ask in asks),
-            "urgent_at": _array(f'"{ask.urgent[0]}"' for ask in asks),
-            "urgent_id": _array(ask.urgent[1] for ask in asks),
-            "high_at": _array(f'"{ask.high[0]}"' for ask in asks),
-            "high_id": _array(ask.high[1] for ask in asks),
-            "normal_at": _array(f'"{ask.normal[0]}"' for ask in asks),
-            "normal_id": _array(ask.normal[1] for ask in asks),
-            "low_at": _array(f'"{ask.low[0]}"' for ask in asks),
-            "low_id": _array(ask.low[1] for ask in asks),
             "epoch": epoch,
             "lease_s": lease_s,
             "crashes_max": CRASHES_MAX if suspects else 0,
@@ -248,6 +250,20 @@ async def claim(
     )
     rows = await cursor.fetchall()
     return [Claimed(*row, epoch) for row in rows]  # type: ignore[arg-type,call-arg]
+
+
+def _floors_of(asks: Sequence[Ask]) -> dict[str, str]:
+    return {
+        "lane_ids": _array(ask.lane_id for ask in asks),
+        "urgent_at": _array(f'"{ask.urgent[0]}"' for ask in asks),
+        "urgent_id": _array(ask.urgent[1] for ask in asks),
+        "high_at": _array(f'"{ask.high[0]}"' for ask in asks),
+        "high_id": _array(ask.high[1] for ask in asks),
+        "normal_at": _array(f'"{ask.normal[0]}"' for ask in asks),
+        "normal_id": _array(ask.normal[1] for ask in asks),
+        "low_at": _array(f'"{ask.low[0]}"' for ask in asks),
+        "low_id": _array(ask.low[1] for ask in asks),
+    }
 
 
 _encode = msgspec.json.Encoder().encode
@@ -388,10 +404,17 @@ async def load_lanes(connection: Connection) -> tuple[Version, int, list[Lane]]:
     return Version(int(str(rows[0][0]))), int(str(rows[0][1])), lanes
 
 
-async def next_due(connection: Connection) -> list[tuple[LaneId, datetime, datetime]]:
-    """Return each lane with entries waiting: when the first is due, and the database's time."""
+async def next_due(connection: Connection) -> list[Upcoming]:
+    """Return where the first entry waits in each lane and priority that has any."""
     cursor = await connection.execute(query("next_due"), prepare=True)
-    return await cursor.fetchall()  # type: ignore[return-value]
+    return [Upcoming(*row) for row in await cursor.fetchall()]  # type: ignore[arg-type]
+
+
+async def next_due_near(connection: Connection, asks: Sequence[Ask]) -> list[Upcoming]:
+    """Return where the first entry waits behind the floors of these lanes (`room` is ignored)."""
+    parameters = _floors_of(asks)
+    cursor = await connection.execute(query("next_due_near"), parameters, prepare=True)
+    return [Upcoming(*row) for row in await cursor.fetchall()]  # type: ignore[arg-type]
 
 
 async def rescue(

@@ -81,9 +81,19 @@ async def test_the_next_due_times_cost_a_few_probes_a_lane(
     dispatcher: Watch, epoch: Epoch
 ) -> None:
     dispatcher.take()
-    assert len(await engine.next_due(dispatcher.connection)) == LANES
+    upcoming = await engine.next_due(dispatcher.connection)
+    assert len({first.lane_id for first in upcoming}) == LANES
     # Four priorities a lane, and one step between each.
     assert objections(dispatcher.take(), rows_max=LANES * 4 * 4) == []
+
+
+async def test_a_look_near_the_floors_costs_a_probe_for_each_priority_of_a_lane(
+    backlog: Desk, dispatcher: Watch, epoch: Epoch
+) -> None:
+    dispatcher.take()
+    upcoming = await engine.next_due_near(dispatcher.connection, asks(backlog))
+    assert len({first.lane_id for first in upcoming}) == LANES
+    assert objections(dispatcher.take(), rows_max=LANES * 4 * 2) == []
 
 
 async def test_expiry_reads_what_it_ends(backlog: Desk, dispatcher: Watch, epoch: Epoch) -> None:

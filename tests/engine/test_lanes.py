@@ -28,12 +28,14 @@ LANE = Lane(
         lambda book: book.ring([LANE.lane_id]),
         lambda book: book.ask_again([("default", "email")]),
         lambda book: book.left(LANE.lane_id),
+        lambda book: book.take_all(),
     ],
     ids=[
         "a bell for any lane",
         "a bell for this lane",
         "the next of its key",
         "room in its window",
+        "suspects of a crash that may be claimed again",
     ],
 )
 def test_what_appears_during_a_claim_is_asked_for_after_it(
@@ -43,11 +45,11 @@ def test_what_appears_during_a_claim_is_asked_for_after_it(
     book.load(Version(1), [LANE])
     (state,) = book.open_lanes()
     state.start_slowly()
-    state.ask(5)
+    state.ask(5, below=False)
     book.claimed({LANE.lane_id: (state, 5, False)}, [], 0.001)
     assert not state.hot
     state.ring()
-    state.ask(5)
+    state.ask(5, below=False)
     reason(book)
     book.claimed({LANE.lane_id: (state, 5, False)}, [], 0.001)
     assert state.hot

@@ -1,18 +1,17 @@
-"""Polls that have become slow, as under a snapshot that keeps dead entries from being vacuumed."""
+"""Far polls that have become slow, as under a snapshot that keeps dead entries from vacuum."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from itertools import pairwise
 from time import monotonic
 
 import pytest
 
-from outbox.message import LaneId
 from outbox.store import engine
-from outbox.store.engine import Connection
-from tests.engine.desk import QUEUE, Desk, Scripted, dispatching, in_s
+from outbox.store.engine import Connection, Upcoming
+from outbox_dispatcher import floors
+from tests.engine.desk import QUEUE, Desk, Scripted, dispatching, enqueue_on, in_s
 
 POLL_TAKES_S = 0.15
 LATE_S_MAX = 1.5
@@ -21,11 +20,11 @@ LATE_S_MAX = 1.5
 
 @pytest.fixture
 def polls(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When each poll began; from now on each takes its time."""
+    """When each far poll began; from now on each takes its time."""
     began_at: list[float] = []
     next_due = engine.next_due
 
-    async def slowly(connection: Connection) -> list[tuple[LaneId, datetime, datetime]]:
+    async def slowly(connection: Connection) -> list[Upcoming]:
         began_at.append(monotonic())
         found = await next_due(connection)
         await asyncio.sleep(POLL_TAKES_S)
@@ -65,3 +64,43 @@ async def test_a_bell_is_heard_though_polls_are_slow(desk: Desk, polls: list[flo
         job_id = desk.enqueue(notify=True)
         await desk.until_status(job_id, "sent")
         assert monotonic() - rung_at < LATE_S_MAX
+
+
+async def test_what_nobody_rings_for_starts_in_time_though_polls_are_slow(
+    desk: Desk, polls: list[float]
+) -> None:
+    async with dispatching(desk, {QUEUE: Scripted()}, poll_s_min=0.02, poll_s_max=0.02):
+        await desk.until_status(desk.enqueue(), "sent")
+        await desk.until(lambda: len(polls) >= 2)
+        began = monotonic()
+        await desk.until_status(desk.enqueue(), "sent")
+        assert monotonic() - began < LATE_S_MAX
+
+
+async def test_what_commits_late_starts_in_time_though_polls_are_slow(
+    desk: Desk, polls: list[float]
+) -> None:
+    async with dispatching(desk, {QUEUE: Scripted()}, poll_s_min=0.02, poll_s_max=0.02):
+        await desk.until(lambda: len(polls) >= 2)
+        with desk.database.admin_connect() as slow:
+            late = enqueue_on(slow)
+            await desk.until_status(desk.enqueue(notify=True), "sent")
+            began = monotonic()
+        # Closing has committed it; its place lies below what was claimed since.
+        await desk.until_status(late, "sent")
+        assert monotonic() - began < LATE_S_MAX
+
+
+async def test_suspects_of_a_crash_start_one_after_the_other_though_polls_are_slow(
+    desk: Desk, polls: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(floors, "NEAR_S", 0.0)  # near looks find what was given back lately
+    jobs = [desk.enqueue() for _ in range(20)]
+    desk.admin.execute("update outbox.entry set crashes = 1")
+    handler = Scripted()
+    async with dispatching(desk, {QUEUE: handler}, poll_s_min=0.02, poll_s_max=0.02):
+        await desk.until(lambda: bool(handler.seen))
+        began = monotonic()
+        await desk.until(lambda: len(handler.seen) == len(jobs))
+        assert monotonic() - began < 2 * LATE_S_MAX
+    assert handler.running_max == 1

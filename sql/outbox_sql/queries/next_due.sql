@@ -1,6 +1,7 @@
--- Which lanes have entries that wait, and when the first of each becomes due. A loose index scan:
--- it costs one probe for each (lane, priority) that has entries, and nothing for idle lanes. Followers
--- of an ordering_key (negative) are due when they become its head.
+-- Where in each lane and priority the first entry waits, and when it becomes due. A loose index scan:
+-- it costs one probe for each (lane, priority) that has entries, and nothing for idle lanes; but it
+-- walks over all that an old snapshot keeps from being vacuumed. Followers of an ordering_key
+-- (negative) are due when they become its head.
 with recursive place as (
     (select e.lane_id, e.priority
      from outbox.entry as e
@@ -17,12 +18,11 @@ with recursive place as (
         order by e.lane_id, e.priority
         limit 1) as n
 )
-select p.lane_id, min(d.available_at) as available_at, clock_timestamp() as now
+select p.lane_id, p.priority, d.available_at, d.id, clock_timestamp() as now
 from place as p
 cross join lateral (
-    select e.available_at
+    select e.available_at, e.id
     from outbox.entry as e
     where e.lane_id = p.lane_id and e.priority = p.priority and e.claimed_by is null
     order by e.available_at, e.id
     limit 1) as d
-group by p.lane_id
