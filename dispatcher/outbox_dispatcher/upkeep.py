@@ -12,11 +12,13 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from time import monotonic
 
 from outbox.store import engine
 from outbox.store.engine import Connection
 from outbox_dispatcher.life import Life
+from outbox_dispatcher.pace import SHARE_MAX, Pace
 
 EXPIRE_S = 5.0
 """What nobody claims (paused, held, backing off) is audited as expired within so long."""
@@ -28,6 +30,40 @@ GAPS_S = 1.0
 DEDUP_S = 30.0
 RECEIPTS_S = 60.0
 BATCH = 500
+NEAR_S = 10.0
+"""A round of expiry that is not from the bottom begins so long before the end of the last."""
+
+
+@dataclass(slots=True)
+class Expiry:
+    """Ends what has expired, round after round.
+
+    A round from the bottom walks over all that an old snapshot keeps from being vacuumed, so it
+    gets a share of the time. Rounds in between begin a little before where the last one ended.
+    """
+
+    connection: Connection
+    life: Life
+    pace: Pace = field(default_factory=Pace)
+    _reached: datetime | None = None
+    _within: bool = False
+
+    async def step(self) -> bool:
+        """End a batch; return whether there is more in this round."""
+        after = self._reached
+        from_bottom = not self._within and monotonic() >= self.pace.may_at
+        if from_bottom:
+            after = None
+        elif after is not None and not self._within:
+            after -= timedelta(seconds=NEAR_S)
+        began = monotonic()
+        done = await engine.expire(
+            self.connection, epoch=self.life.epoch, limit=BATCH, after=after
+        )
+        if from_bottom:
+            self.pace.took(monotonic() - began)
+        self._reached, self._within = done.reached, done.ended == BATCH
+        return self._within
 
 
 @dataclass(slots=True)
@@ -51,9 +87,7 @@ async def upkeep(
     connection: Connection, lock: asyncio.Lock, *, life: Life, hold_max_s: float, overdue_s: float
 ) -> None:
     """Do the chores until cancelled. The connection is shared, one statement at a time."""
-
-    async def expire() -> bool:
-        return await engine.expire(connection, epoch=life.epoch, limit=BATCH) == BATCH
+    expiry = Expiry(connection, life)
 
     async def holds() -> bool:
         ended = await engine.expire_holds(
@@ -82,7 +116,7 @@ async def upkeep(
 
     now = monotonic()
     chores = [
-        Chore(EXPIRE_S, expire, now),
+        Chore(EXPIRE_S, expiry.step, now),
         Chore(HOLDS_S, holds, now),
         Chore(ROLL_UP_S, roll_up, now + random.uniform(0, ROLL_UP_S)),
         Chore(RECEIPTS_S, receipts, now + random.uniform(0, RECEIPTS_S)),
@@ -94,5 +128,8 @@ async def upkeep(
         chore = min(chores, key=lambda c: c.at)
         await asyncio.sleep(max(0.0, chore.at - monotonic()))
         async with lock:
+            began = monotonic()
             more = await chore.run()
-        chore.at = monotonic() + (0.0 if more else chore.again_in_s(life.fleet_size))
+        # Others who wait for the connection get it for most of the time, however long one takes.
+        rest_s = max(chore.again_in_s(life.fleet_size), (monotonic() - began) / SHARE_MAX)
+        chore.at = monotonic() + (0.0 if more else rest_s)

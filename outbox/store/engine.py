@@ -91,6 +91,13 @@ class Upcoming(msgspec.Struct, frozen=True):
     now: datetime
 
 
+class Expired(msgspec.Struct, frozen=True):
+    """How many entries have ended, and which `expires_at` has been looked at so far."""
+
+    ended: int
+    reached: datetime
+
+
 class Recorded(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One outcome, ready to be stored. `op`: end the entry, put it back for later, or release it.
 
@@ -443,10 +450,16 @@ async def retire(connection: Connection, *, epoch: Epoch) -> None:
     await connection.execute("delete from outbox.lane_share where epoch = %s", (epoch,))
 
 
-async def expire(connection: Connection, *, epoch: Epoch, limit: int = 500) -> int:
-    """End waiting entries whose `expires_at` has passed; return how many."""
-    cursor = await connection.execute(query("expire"), {"epoch": epoch, "limit": limit})
-    return _count(await cursor.fetchone())
+async def expire(
+    connection: Connection, *, epoch: Epoch, limit: int = 500, after: datetime | None = None
+) -> Expired:
+    """End waiting entries whose `expires_at` has passed, at `after` or later."""
+    cursor = await connection.execute(
+        query("expire"), {"epoch": epoch, "limit": limit, "after": after or "-infinity"}
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return Expired(*row)  # type: ignore[arg-type]
 
 
 async def expire_holds(

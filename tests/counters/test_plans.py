@@ -102,8 +102,8 @@ async def test_expiry_reads_what_it_ends(backlog: Desk, dispatcher: Watch, epoch
         " where id in (select id from outbox.entry where expires_at is not null limit 100)"
     )
     dispatcher.take()
-    ended = await engine.expire(dispatcher.connection, epoch=epoch, limit=50)
-    assert ended == 50
+    expired = await engine.expire(dispatcher.connection, epoch=epoch, limit=50)
+    assert expired.ended == 50
     assert objections(dispatcher.take(), rows_max=500) == []
 
 

@@ -326,7 +326,7 @@ async def test_waiting_jobs_expire_also_in_a_paused_lane(desk: Desk, link: Conne
     job_id = desk.enqueue(expires_at=in_s(3600))
     desk.admin.execute("select outbox.set_paused(%s, null, true, 'tester')", (QUEUE,))
     desk.admin.execute("update outbox.entry set expires_at = clock_timestamp()")
-    assert await engine.expire(link, epoch=A) == 1
+    assert (await engine.expire(link, epoch=A)).ended == 1
     assert desk.status(job_id) == "expired"
     assert desk.deliveries(job_id) == [("EXPIRED", 0, "job.expired", False)]
 

@@ -183,13 +183,13 @@ async def test_heads_and_followers_expire_where_they_stand(desk: Desk, link: Con
         "update outbox.entry set expires_at = clock_timestamp() where id = any(%s)",
         ([entry_of(desk, expiring)],),
     )
-    assert await engine.expire(link, epoch=EPOCH) == 1
+    assert (await engine.expire(link, epoch=EPOCH)).ended == 1
     assert desk.status(expiring) == "expired"
     desk.admin.execute(
         "update outbox.entry set expires_at = clock_timestamp() where id = %s",
         (entry_of(desk, head),),
     )
-    assert await engine.expire(link, epoch=EPOCH) == 1
+    assert (await engine.expire(link, epoch=EPOCH)).ended == 1
     assert await claim_ids(link, desk) == [kept]
 
 

@@ -1,9 +1,11 @@
 -- End waiting entries whose expires_at has passed: also in paused and held lanes, which no claim
 -- ever looks at, and behind the head of their ordering_key. Each leaves a terminal row of history.
+-- It begins at `after`: what was ended before that, or delivered in time, cannot be vacuumed while
+-- somebody holds a snapshot open. Returns up to when all has been looked at.
 with over as materialized (
-    select e.id, e.lane_id, e.lease_no, e.series, e.attempt
+    select e.id, e.lane_id, e.lease_no, e.series, e.attempt, e.expires_at
     from outbox.entry as e
-    where e.expires_at <= statement_timestamp() and e.claimed_by is null
+    where e.expires_at >= %(after)s::timestamptz and e.expires_at <= statement_timestamp() and e.claimed_by is null
     order by e.expires_at
     limit %(limit)s
     for update skip locked
@@ -23,4 +25,5 @@ with over as materialized (
         array_agg(o.lease_no + 1)
     from over as o group by abs(o.lane_id)
 )
-select count(*) from over
+select count(*) as ended, case when count(*) >= %(limit)s then max(o.expires_at) else statement_timestamp() end as reached
+from over as o
