@@ -6,9 +6,10 @@
               is claimed or deleted can be vacuumed: the last tenth beside the first
     one_time  the same where all jobs are due at one and the same time (a campaign)
 
-One dispatcher process, no-op jobs. Clocks tell what the machine did meanwhile, counters what a job
-costs: pages that claims looked at, entries that they read in the index (dead ones, too), and the
-CPU that Postgres spent. `bench/plots` draws them.
+One dispatcher process (pinned drains: `processes`), no-op jobs. Clocks tell what the machine did
+meanwhile, counters what a job costs: pages that claims looked at, entries that they read in the
+index (dead ones, too), pages of whatever dispatchers asked (polls and upkeep may walk over what is
+dead as well), and the CPU that Postgres spent. `bench/plots` draws them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from outbox_bench.usage import cpu_s, us_per
 SAMPLE_S = 0.25
 CHUNK_JOBS = 250_000
 POINTS_MAX = 60
+DRAINED_PER_S_MIN = 1_000
+"""Slower than that, and a measurement is given up."""
 
 # As the doors would have stored them, but for the keys, which draining never looks at.
 FILL = """
@@ -47,7 +50,21 @@ insert into outbox.entry (id, available_at, lane_id, priority)
 select m.id, clock_timestamp() + %(due_in)s::interval + m.n * %(apart)s::interval, %(lane)s, 1
 from made as m
 """
-DONE = "select coalesce(sum(sent), 0)::bigint from outbox.stat_second"
+DONE = """
+select coalesce(sum(s.sent), 0)::bigint,
+       coalesce(sum(s.sent) filter (where s.at < over.at), 0)::bigint,
+       over.at
+from (select date_trunc('second', now() - interval '5 seconds') as at) as over
+left join outbox.stat_second as s on s.at >= %(since)s
+group by over.at
+"""
+PAGES = """
+select coalesce(sum(s.shared_blks_hit + s.shared_blks_read), 0)::bigint
+from pg_stat_statements as s
+join pg_database as d on d.oid = s.dbid
+join pg_roles as r on r.oid = s.userid
+where d.datname = current_database() and s.toplevel and r.rolname = 'outbox_dispatcher'
+"""
 CLAIMS = """
 select s.calls, s.rows, s.shared_blks_hit + s.shared_blks_read, s.total_exec_time,
        (select i.idx_tup_read from pg_stat_user_indexes as i
@@ -62,12 +79,16 @@ limit 1
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`sample` jobs are drained of each backlog; `pinned` ones, all of them, under a snapshot."""
+    """`sample` jobs are drained of each backlog; `pinned` ones, all of them, under a snapshot.
+
+    `processes`: how many dispatchers drain the pinned ones.
+    """
 
     backlogs: tuple[int, ...] = (10_000, 1_000_000)
     ahead: int = 5_000_000
     pinned: int = 2_000_000
     sample: int = 50_000
+    processes: int = 1
     url: str | None = None
 
 
@@ -90,6 +111,28 @@ class Seen:
     at_s: float
     cpu_s: float | None
     claims: Claims | None
+    pages: int = 0
+
+
+class Done:
+    """Counts what was sent by what is new alone: all of it would be read over and over.
+
+    After 20 minutes it is rolled up, besides.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._before = 0
+        self._since: object = "-infinity"
+
+    def count(self) -> int:
+        """Return how many have been sent so far."""
+        row = self._connection.execute(DONE, {"since": self._since}).fetchone()
+        assert row is not None
+        recent, over, self._since = int(str(row[0])), int(str(row[1])), row[2]
+        done = self._before + recent
+        self._before += over
+        return done
 
 
 def measure(options: Options, said: Said) -> Figures:
@@ -114,6 +157,7 @@ def measure(options: Options, said: Said) -> Figures:
                     until=options.pinned,
                     pinned=True,
                     one_time=one_time,
+                    processes=options.processes,
                 )
                 found[name] = _cost(seen) | _tenths(seen, options.pinned)
                 series[name] = _series(seen)
@@ -135,6 +179,7 @@ def _drain(
     ahead: int = 0,
     pinned: bool = False,
     one_time: bool = False,
+    processes: int = 1,
 ) -> list[Seen]:
     with server.fresh() as place, place.connect() as connection:
         handle(connection, QUEUE)
@@ -145,8 +190,9 @@ def _drain(
         settle(connection)
         counts = _count_statements(connection)
         with _snapshot(place) if pinned else contextlib.nullcontext():
-            with Child(DispatchNoop(url=place.url)) as dispatcher:
-                dispatcher.ready(Ready)
+            with contextlib.ExitStack() as fleet:
+                for _ in range(processes):
+                    fleet.enter_context(Child(DispatchNoop(url=place.url))).ready(Ready)
                 began = resume(connection, QUEUE)
                 return _watch(connection, server.server_pid, began, until, counts=counts)
 
@@ -194,18 +240,20 @@ def _count_statements(connection: Connection) -> bool:
 def _watch(
     connection: Connection, server_pid: int | None, began: float, until: int, *, counts: bool
 ) -> list[Seen]:
+    counter = Done(connection)
+
     def look(done: int, at_s: float) -> Seen:
-        return Seen(done, at_s, cpu_s(server_pid), _claims(connection) if counts else None)
+        claims = _claims(connection) if counts else None
+        pages = _pages(connection) if counts else 0
+        return Seen(done, at_s, cpu_s(server_pid), claims, pages)
 
     seen = [look(0, 0.0)]
-    deadline = began + DRAIN_S_MAX
+    deadline = began + max(DRAIN_S_MAX, until / DRAINED_PER_S_MIN)
     while seen[-1].done < until:
         if time.monotonic() > deadline:
             raise TimeoutError("the backlog was not drained in time")
         time.sleep(SAMPLE_S)
-        row = connection.execute(DONE).fetchone()
-        assert row is not None
-        seen.append(look(int(str(row[0])), time.monotonic() - began))
+        seen.append(look(counter.count(), time.monotonic() - began))
     return seen
 
 
@@ -215,6 +263,12 @@ def _claims(connection: Connection) -> Claims:
         return Claims()
     calls, rows, pages, took_ms, entries_read = (float(str(value)) for value in row)
     return Claims(int(calls), int(rows), int(pages), took_ms, int(entries_read))
+
+
+def _pages(connection: Connection) -> int:
+    row = connection.execute(PAGES).fetchone()
+    assert row is not None
+    return int(str(row[0]))
 
 
 def _cost(seen: list[Seen]) -> Figures:
@@ -231,6 +285,7 @@ def _spent(start: Seen, end: Seen) -> Figures:
         return found
     claimed = max(1, end.claims.rows - start.claims.rows)
     return found | {
+        "pages_per_job": tidy((end.pages - start.pages) / max(1, jobs)),
         "pages_per_claimed": tidy((end.claims.pages - start.claims.pages) / claimed),
         "entries_read_per_claimed": tidy(
             (end.claims.entries_read - start.claims.entries_read) / claimed

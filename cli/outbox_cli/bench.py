@@ -268,6 +268,9 @@ def flat(
         int, typer.Option(min=0, help="Drained to the end under an open snapshot.")
     ] = 2_000_000,
     sample: Annotated[int, typer.Option(min=1, help="Drained of each backlog.")] = 50_000,
+    processes: Annotated[
+        int, typer.Option(min=1, max=16, help="Dispatchers under the open snapshot.")
+    ] = 1,
     url: Url = None,
     json: Json = False,
 ) -> None:
@@ -275,7 +278,14 @@ def flat(
     from outbox_bench.flat import Options, measure
 
     counts = _counts(backlogs, "--backlogs")
-    options = Options(backlogs=counts, ahead=ahead, pinned=pinned, sample=sample, url=url)
+    options = Options(
+        backlogs=counts,
+        ahead=ahead,
+        pinned=pinned,
+        sample=sample,
+        processes=processes,
+        url=url,
+    )
     _run(measure, options, json=json)
 
 

@@ -1,6 +1,6 @@
 -- Where in some lanes the first entry waits behind a place, which each priority has its own of: what
 -- next_due tells of all lanes, without a walk over what was delivered long ago and cannot be vacuumed.
-with ask as materialized (
+with place as materialized (
     select a.*
     from unnest(%(lane_ids)s::int[], %(urgent_at)s::timestamptz[], %(urgent_id)s::bigint[],
                 %(high_at)s::timestamptz[], %(high_id)s::bigint[],
@@ -9,7 +9,7 @@ with ask as materialized (
          as a(lane_id, urgent_at, urgent_id, high_at, high_id, normal_at, normal_id, low_at, low_id)
 )
 select a.lane_id, f.priority, d.available_at, d.id, clock_timestamp() as now
-from ask as a
+from place as a
 cross join lateral (values (10, a.urgent_at, a.urgent_id), (5, a.high_at, a.high_id),
                            (1, a.normal_at, a.normal_id), (0, a.low_at, a.low_id)) as f(priority, at, id)
 cross join lateral (
