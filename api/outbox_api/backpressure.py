@@ -28,9 +28,10 @@ def _too_deep(row: QueueRow, depth_max: int) -> Problem:
     rate_per_s = row.completed / RATE_WINDOW_S
     over = row.waiting - depth_max + 1
     eta_s = min(int(over / rate_per_s) + 1, ETA_S_MAX) if rate_per_s else ETA_S_MAX
+    about = "about " if "waiting" in row.estimated else ""
     return Problem(
         429,
-        f"The queue {row.queue} has {row.waiting} jobs waiting, its limit is {depth_max}; "
+        f"The queue {row.queue} has {about}{row.waiting} jobs waiting, its limit is {depth_max}; "
         f"there should be room in {eta_s} s.",
         headers={
             "retry-after": str(max(1, min(eta_s, 60))),

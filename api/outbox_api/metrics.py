@@ -127,7 +127,9 @@ class _StoreCollector(Collector):
     def _of_queues(self) -> Iterator[Metric]:
         rows = self._snapshot.queues.values()
         size = GaugeMetricFamily(
-            "outbox_queue_size", "Live jobs, by what they do.", labels=["queue", "state"]
+            "outbox_queue_size",
+            "Live jobs, by what they do; many are estimated.",
+            labels=["queue", "state"],
         )
         oldest = GaugeMetricFamily(
             "outbox_oldest_waiting_seconds", "Age of the oldest due job.", labels=["queue"]

@@ -17,7 +17,7 @@ from outbox_cli.acting import Why, acting
 from outbox_cli.database import actor, in_database, in_transaction
 from outbox_cli.exits import FAILED, Failure, say
 from outbox_cli.groups import Json, Tenant, group
-from outbox_cli.shown import as_object, print_fields, print_json, print_table
+from outbox_cli.shown import as_object, live_counts, print_fields, print_json, print_table
 
 SEEN_S_MAX = 10.0
 """A dispatcher that has not seen a pause by then is dead, or will be declared so."""
@@ -60,9 +60,12 @@ def ls(tenant: Tenant = None, json: Json = False) -> None:
         (
             (
                 row.queue,
-                row.waiting,
-                row.active,
-                row.delayed,
+                *live_counts(
+                    row.estimated,
+                    waiting=row.waiting,
+                    active=row.active,
+                    delayed=row.delayed,
+                ),
                 row.completed,
                 row.failed,
                 row.expired,

@@ -59,6 +59,11 @@ def as_object(
     return found
 
 
+def live_counts(estimated: Sequence[str], **counts: int) -> list[str]:
+    """Return figures as they are shown: those that `estimated` names with the sign for it."""
+    return [f"≈ {n}" if name in estimated else str(n) for name, n in counts.items()]
+
+
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str, title: str = ""
 ) -> None:

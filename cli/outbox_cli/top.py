@@ -28,7 +28,7 @@ from outbox.store.pool import EVERY_TENANT, Database
 from outbox.telemetry import quantile_s
 from outbox_cli.database import actor, in_database
 from outbox_cli.groups import Json
-from outbox_cli.shown import console, print_json
+from outbox_cli.shown import console, live_counts, print_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -56,6 +56,7 @@ class QueueNow(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     active: int
     delayed: int
+    estimated: list[str]
     sent_per_s: float | None
     failed_15_min: int
     oldest_waiting_s: float | None
@@ -108,6 +109,7 @@ class _Screen:
             waiting=row.waiting,
             active=row.active,
             delayed=row.delayed,
+            estimated=row.estimated,
             sent_per_s=rate,
             failed_15_min=row.failed,
             oldest_waiting_s=row.oldest_waiting_s,
@@ -133,9 +135,12 @@ class _Screen:
             state = "paused" if row.paused else f"held: {row.held}" if row.held else ""
             table.add_row(
                 row.queue,
-                str(row.waiting),
-                str(row.active),
-                str(row.delayed),
+                *live_counts(
+                    row.estimated,
+                    waiting=row.waiting,
+                    active=row.active,
+                    delayed=row.delayed,
+                ),
                 "" if row.sent_per_s is None else f"{row.sent_per_s:.1f}",
                 str(row.failed_15_min or ""),
                 _seconds(row.oldest_waiting_s),

@@ -26,7 +26,10 @@ class SeriesRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LaneRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A lane with its limits and its load. `waiting` is counted up to 10,000."""
+    """A lane with its limits and its load.
+
+    `waiting` is counted up to 10,000, `active` among the first 1,000 of each priority.
+    """
 
     lane_id: int
     tenant_id: str

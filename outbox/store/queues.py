@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from time import monotonic
 
 import msgspec
+import psycopg
 
 from outbox.store.pool import Connection, fetch, fetch_one
 from outbox_sql import query
 
+LOOK_MS_MAX = 2_000
+TRY_AGAIN_S = 20 * LOOK_MS_MAX / 1_000
+"""A look that was given up is tried again so much later: a twentieth of the time at most."""
+
+_given_up: dict[tuple[str, int, str], float] = {}
+"""Databases that are not looked at in full, and until when (monotonic)."""
+
 
 class QueueRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A queue's figures; see queue_stats.sql. `durations` is a histogram (outbox.telemetry)."""
+    """A queue's figures; see queue_stats.sql. `durations` is a histogram (outbox.telemetry).
+
+    `estimated`: which of `waiting`, `active`, `delayed` and `oldest_waiting_s` are no exact ones.
+    """
 
     queue: str
     waiting: int
     active: int
     delayed: int
+    estimated: list[str]
     oldest_waiting_s: float | None
     completed: int
     failed: int
@@ -66,9 +79,43 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
 async def stats(
     connection: Connection, *, tenant: str | None, queue: str | None = None
 ) -> list[QueueRow]:
-    """Return the figures of all queues that are known, or of one."""
-    parameters = {"tenant": tenant, "queue": queue}
+    """Return the figures of all queues that are known, or of one.
+
+    What can't be looked at within LOOK_MS_MAX, because an old snapshot keeps millions of dead rows
+    in front of those that live, is estimated.
+    """
+    info = connection.info
+    database = (info.host, info.port, info.dbname)
+    found: list[QueueRow] = []
+    if _given_up.get(database, 0.0) <= monotonic():
+        try:
+            async with connection.transaction() as limited:
+                limit = "select set_config('statement_timeout', %s, true)"
+                await connection.execute(limit, (str(LOOK_MS_MAX),))
+                found = await look(connection, tenant=tenant, queue=queue, walk=True)
+                raise psycopg.Rollback(limited)  # the caller's own limit holds again
+        except psycopg.errors.QueryCanceled:
+            _given_up[database] = monotonic() + TRY_AGAIN_S
+        else:
+            return found
+    return await look(connection, tenant=tenant, queue=queue, walk=False)
+
+
+async def look(
+    connection: Connection, *, tenant: str | None, queue: str | None = None, walk: bool
+) -> list[QueueRow]:
+    """Return the figures; without `walk` as estimates, at a cost that is bounded."""
+    parameters = {"tenant": tenant, "queue": queue, "walk": walk}
     return await fetch(connection, QueueRow, "queue_stats", parameters, prepare=False)
+
+
+async def names(
+    connection: Connection, *, tenant: str | None, queue: str | None = None
+) -> list[str]:
+    """Return the queues that are known, or that one where it is: what `stats` has figures of."""
+    parameters = {"tenant": tenant, "queue": queue}
+    cursor = await connection.execute(query("queue_names"), parameters, prepare=False)
+    return [str(row[0]) for row in await cursor.fetchall()]
 
 
 async def gauges(connection: Connection) -> StoreGauges:

@@ -1360,6 +1360,10 @@ CREATE FUNCTION outbox.in_test_mode() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (NOT (current_setting('outbox.mode'::text, true) IS DISTINCT FROM 'test'::text));
 
+CREATE FUNCTION outbox.in_three_digits(number numeric) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (round(number, (2 - (floor(log(GREATEST(number, (1)::numeric))))::integer)))::bigint;
+
 CREATE FUNCTION outbox.is_erased(wanted bigint) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2122,6 +2126,162 @@ CREATE FUNCTION outbox.quantile_s(counts bigint[], bounds_s double precision[], 
     RETURN (SELECT CASE WHEN (b.n > cardinality(quantile_s.bounds_s)) THEN (quantile_s.bounds_s)[cardinality(quantile_s.bounds_s)] ELSE (COALESCE((quantile_s.bounds_s)[(b.n - 1)], (0)::double precision) + (((quantile_s.bounds_s)[b.n] - COALESCE((quantile_s.bounds_s)[(b.n - 1)], (0)::double precision)) * ((((quantile_s.q * (b.total)::double precision) - (b.upto)::double precision) + (b.count)::double precision) / (b.count)::double precision))) END AS "case" FROM (SELECT c.n, c.count, sum(c.count) OVER (ORDER BY c.n) AS upto, sum(c.count) OVER () AS total FROM unnest(quantile_s.counts) WITH ORDINALITY c(count, n)) b WHERE ((b.count > 0) AND ((b.upto)::double precision >= (quantile_s.q * (b.total)::double precision))) ORDER BY b.n LIMIT 1);
 
 COMMENT ON FUNCTION outbox.quantile_s(counts bigint[], bounds_s double precision[], q double precision) IS 'A quantile of a histogram, taken to lie evenly within its bucket; null when it is empty.';
+
+CREATE FUNCTION outbox.queue_counts(of_queue text, of_tenant text, walk boolean DEFAULT true, exact_max integer DEFAULT 10000, pages_max integer DEFAULT 2000) RETURNS TABLE(queue text, waiting bigint, active bigint, delayed bigint, oldest_at timestamp with time zone, estimated text[])
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+with recursive lanes as materialized (
+    select l.lane_id, l.queue
+    from outbox.lane as l
+    where (of_queue is null or l.queue = of_queue) and (of_tenant is null or l.tenant_id = of_tenant)
+), pages as materialized (
+    -- All of the last ones from `body` on, and `parts` of those before.
+    select b.n, b.body, least(b.body, case when walk then pages_max else pages_max / 2 end) as parts,
+           not walk or b.n <= pages_max and of_queue is null and of_tenant is null as alone
+    from (select s.n, case when walk then s.n else greatest(s.n - pages_max / 2, 0) end as body
+          from (select pg_relation_size('outbox.entry') / current_setting('block_size')::int as n) as s) as b
+), loose as (
+    (select e.lane_id, e.priority, e.available_at, e.id, e.claimed_by
+     from outbox.entry as e
+     where of_queue is null and of_tenant is null and not (select p.alone from pages as p)
+     order by e.lane_id, e.priority, e.available_at, e.id
+     limit 1)
+    union all
+    select n.lane_id, n.priority, n.available_at, n.id, n.claimed_by
+    from loose as p
+    cross join lateral (
+        select e.lane_id, e.priority, e.available_at, e.id, e.claimed_by
+        from outbox.entry as e
+        where (e.lane_id, e.priority) > (p.lane_id, p.priority)
+        order by e.lane_id, e.priority, e.available_at, e.id
+        limit 1) as n
+), probed as (
+    select e.lane_id, e.priority, e.available_at, e.id, e.claimed_by
+    from lanes as l
+    cross join (values (1), (-1)) as s(sign)
+    cross join unnest(array[0, 1, 5, 10]::smallint[]) as p(priority)
+    cross join lateral (
+        select e.lane_id, e.priority, e.available_at, e.id, e.claimed_by
+        from outbox.entry as e
+        where e.lane_id = s.sign * l.lane_id and e.priority = p.priority
+        order by e.available_at, e.id
+        limit 1) as e
+    where (of_queue is not null or of_tenant is not null) and not (select p.alone from pages as p)
+), place as materialized (
+    -- `at`, `id`: its first entry; `open_at`, `open_id`: its first unclaimed one.
+    select l.queue, f.lane_id, f.priority, f.available_at as at, f.id,
+           case when f.claimed_by is null then f.available_at else u.available_at end as open_at,
+           case when f.claimed_by is null then f.id else u.id end as open_id
+    from (select * from loose union all select * from probed) as f
+    join lanes as l on l.lane_id = abs(f.lane_id)
+    left join lateral (
+        select e.available_at, e.id
+        from outbox.entry as e
+        where f.claimed_by is not null and e.lane_id = f.lane_id and e.priority = f.priority and e.claimed_by is null
+          and (e.available_at, e.id) > (f.available_at, f.id)
+        order by e.available_at, e.id
+        limit 1) as u on true
+), counted as materialized (
+    select q.*, d.waiting, d.active, a.delayed, d.waiting + d.active > exact_max as more_due, a.delayed > exact_max as more_ahead
+    from (select p.queue, min(p.open_at) filter (where p.lane_id > 0 and p.open_at <= statement_timestamp()) as oldest_at,
+                 array_agg(p.lane_id) as lane_ids, array_agg(p.priority) as priorities, array_agg(p.at) as ats,
+                 array_agg(p.id) as ids, array_agg(p.open_at) as open_ats, array_agg(p.open_id) as open_ids
+          from place as p group by p.queue) as q
+    cross join lateral (
+        select count(*) filter (where n.claimed_by is null) as waiting, count(n.claimed_by) as active
+        from (select e.claimed_by
+              from unnest(q.lane_ids, q.priorities, q.ats, q.ids) as p(lane_id, priority, at, id)
+              cross join lateral (
+                  select e.claimed_by
+                  from outbox.entry as e
+                  where e.lane_id = p.lane_id and e.priority = p.priority
+                    and (e.available_at, e.id) >= (p.at, p.id) and e.available_at <= statement_timestamp()
+                  order by e.available_at, e.id
+                  limit exact_max + 1) as e
+              limit exact_max + 1) as n) as d
+    cross join lateral (
+        select count(*) as delayed
+        from (select
+              from unnest(q.lane_ids, q.priorities) as p(lane_id, priority)
+              cross join lateral (
+                  select
+                  from outbox.entry as e
+                  where e.lane_id = p.lane_id and e.priority = p.priority and e.available_at > statement_timestamp()
+                  order by e.available_at, e.id
+                  limit exact_max + 1) as e
+              limit exact_max + 1) as n) as a
+), seen as materialized (
+    select abs(e.lane_id) as lane_id, b.times,
+           count(*) filter (where e.claimed_by is null and e.available_at <= statement_timestamp()) as waiting,
+           count(e.claimed_by) as active,
+           count(*) filter (where e.claimed_by is null and e.available_at > statement_timestamp()) as delayed,
+           min(e.available_at) filter (where e.claimed_by is null and e.lane_id > 0
+                                         and e.available_at <= statement_timestamp()) as oldest_at
+    from (select p.* from pages as p
+          where p.alone or exists (select from counted as c where c.more_due or c.more_ahead)) as p
+    cross join lateral (
+        select trunc((part + (hashint8(part) + 2147483648) / 4294967296.0) * p.body / p.parts) as page,
+               p.body::numeric / p.parts as times
+        from generate_series(0, p.parts - 1) as part
+        union all
+        select page, 1 from generate_series(p.body, p.n - 1) as page) as b
+    cross join lateral (
+        select e.lane_id, e.claimed_by, e.available_at
+        from outbox.entry as e
+        where e.ctid >= format('(%s,0)', b.page)::tid and e.ctid < format('(%s,0)', b.page + 1)::tid
+        offset 0) as e
+    group by 1, 2
+), sampled as materialized (
+    select l.queue, p.body > p.parts as in_part, sum(s.waiting * s.times)::bigint as waiting,
+           sum(s.active * s.times)::bigint as active, sum(s.delayed * s.times)::bigint as delayed,
+           min(s.oldest_at) as oldest_at
+    from pages as p
+    cross join lanes as l
+    left join seen as s on s.lane_id = l.lane_id
+    group by 1, 2
+)
+select s.queue,
+       coalesce(case when s.in_part then outbox.in_three_digits(s.waiting) else s.waiting end, 0),
+       coalesce(case when s.in_part then outbox.in_three_digits(s.active) else s.active end, 0),
+       coalesce(case when s.in_part then outbox.in_three_digits(s.delayed) else s.delayed end, 0),
+       s.oldest_at,
+       case when s.in_part then array['waiting', 'active', 'delayed', 'oldest_waiting_s'] else '{}' end
+from pages as p cross join sampled as s
+where p.alone
+union all
+select c.queue,
+       case when not c.more_due then c.waiting
+            when not s.in_part then s.waiting
+            else greatest(c.waiting, outbox.in_three_digits(s.waiting)) end,
+       case when not c.more_due then c.active
+            when not s.in_part then s.active
+            else greatest(c.active, (
+                select sum(n.claimed)::bigint
+                from unnest(c.lane_ids, c.priorities, c.ats, c.ids, c.open_ats, c.open_ids)
+                     as p(lane_id, priority, at, id, open_at, open_id)
+                cross join lateral (
+                    select count(*) as claimed
+                    from outbox.entry as e
+                    where e.lane_id = p.lane_id and e.priority = p.priority
+                      and (e.available_at, e.id) >= (p.at, p.id) and (e.available_at, e.id) < (p.open_at, p.open_id)) as n
+                where p.id <> p.open_id)) end,
+       case when not c.more_ahead then c.delayed
+            when not s.in_part then s.delayed
+            else greatest(c.delayed, outbox.in_three_digits(s.delayed)) end,
+       c.oldest_at,
+       case when s.in_part
+            then case when c.more_due then array['waiting', 'active'] else '{}' end
+                 || case when c.more_ahead then array['delayed'] else '{}' end
+            else '{}' end
+from counted as c
+join sampled as s on s.queue = c.queue
+$$;
+
+COMMENT ON FUNCTION outbox.queue_counts(of_queue text, of_tenant text, walk boolean, exact_max integer, pages_max integer) IS 'What waits, runs and lies ahead, by queue, at a bounded cost; `estimated` names the figures that were not counted.';
 
 CREATE FUNCTION outbox.raise_conflicts(results outbox.enqueued[]) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -4997,6 +5157,8 @@ CREATE INDEX dead_letter_job ON outbox.dead_letter USING btree (id) WHERE (id IS
 
 CREATE INDEX dead_letter_newest ON outbox.dead_letter USING btree (tenant_id, dead_letter_id);
 
+CREATE INDEX dead_letter_open ON outbox.dead_letter USING btree (queue, reason, tenant_id) WHERE (replayed_at IS NULL);
+
 CREATE INDEX dedup_until ON outbox.dedup USING btree (until);
 
 CREATE UNIQUE INDEX delivery_end ON ONLY outbox.delivery USING btree (id, series) WHERE (terminal AND (NOT late));
@@ -5029,7 +5191,7 @@ CREATE INDEX job_event ON ONLY outbox.job USING btree (event_id) WHERE (event_id
 
 CREATE INDEX job_list ON ONLY outbox.job USING btree (list_job_id) WHERE (list_job_id IS NOT NULL);
 
-CREATE INDEX job_user ON ONLY outbox.job USING btree (tenant_id, user_id, id) WHERE (user_id IS NOT NULL);
+CREATE INDEX job_user ON ONLY outbox.job USING btree (user_id, tenant_id, id) WHERE (user_id IS NOT NULL);
 
 CREATE INDEX lane_held ON outbox.lane USING btree (probe_at) WHERE (held_at IS NOT NULL);
 
@@ -5241,37 +5403,37 @@ ALTER TABLE outbox.ordering_gap ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE outbox.outcome_log ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY own_tenant ON outbox.api_key TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.api_key TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.dead_letter TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.dead_letter TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.dedup TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.dedup TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.dedup_alias TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.dedup_alias TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.delivery TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.delivery TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.device TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.device TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.endpoint TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.endpoint TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.entry TO outbox_api USING ((EXISTS ( SELECT
    FROM outbox.lane l
   WHERE (l.lane_id = abs(entry.lane_id)))));
 
-CREATE POLICY own_tenant ON outbox.event TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.event TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.inbox_message TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.inbox_message TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.job TO outbox_api USING ((outbox.sees(tenant_id) AND (test OR (current_setting('outbox.mode'::text, true) IS DISTINCT FROM 'test'::text)))) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.job TO outbox_api USING (((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id)) AND (test OR (current_setting('outbox.mode'::text, true) IS DISTINCT FROM 'test'::text)))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.job_key TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.job_key TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.lane TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.operator_action TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.operator_action TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.ordering TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.ordering TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.ordering_gap TO outbox_api USING ((EXISTS ( SELECT
    FROM outbox.ordering o
@@ -5281,27 +5443,27 @@ CREATE POLICY own_tenant ON outbox.outcome_log TO outbox_api USING ((outbox.sees
    FROM outbox.lane l
   WHERE (l.lane_id = outcome_log.lane_id)))));
 
-CREATE POLICY own_tenant ON outbox.progress TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.progress TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.provider TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.provider TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.receipt TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.receipt TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.receipt_expected TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.receipt_expected TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.recipient TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.recipient TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.replay_run TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.replay_run TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.rule TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.rule TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.schedule TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.schedule TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.sink_message TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.sink_message TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.socket TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.socket TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.socket_message TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.socket_message TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.stat_hour TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
    FROM outbox.lane l
@@ -5319,11 +5481,11 @@ CREATE POLICY own_tenant ON outbox.stat_total TO outbox_api USING ((outbox.sees(
    FROM outbox.lane l
   WHERE (l.lane_id = stat_total.lane_id)))));
 
-CREATE POLICY own_tenant ON outbox.suppression TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.suppression TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.template TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.template TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.tenant TO outbox_api USING (outbox.sees(tenant_id)) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.tenant TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
 ALTER TABLE outbox.progress ENABLE ROW LEVEL SECURITY;
 
@@ -5456,6 +5618,7 @@ GRANT ALL ON FUNCTION outbox.current_status(job bigint) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.days_of(parent regclass) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.days_of(parent regclass) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.days_of(parent regclass) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.deduplicate(parsed outbox.parsed[], compared outbox.compared[], at timestamp with time zone, address_key bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.deduplicate(parsed outbox.parsed[], compared outbox.compared[], at timestamp with time zone, address_key bytea) TO outbox_dispatcher;
@@ -5589,6 +5752,10 @@ REVOKE ALL ON FUNCTION outbox.in_test_mode() FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.in_test_mode() TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.in_test_mode() TO outbox_api;
 
+REVOKE ALL ON FUNCTION outbox.in_three_digits(number numeric) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.in_three_digits(number numeric) TO outbox_api;
+GRANT ALL ON FUNCTION outbox.in_three_digits(number numeric) TO outbox_dispatcher;
+
 REVOKE ALL ON FUNCTION outbox.is_erased(wanted bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.is_erased(wanted bigint) TO outbox_dispatcher;
 
@@ -5700,6 +5867,10 @@ GRANT ALL ON FUNCTION outbox.prune_retired(jobs_max integer) TO outbox_dispatche
 REVOKE ALL ON FUNCTION outbox.quantile_s(counts bigint[], bounds_s double precision[], q double precision) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.quantile_s(counts bigint[], bounds_s double precision[], q double precision) TO outbox_auditor;
 GRANT ALL ON FUNCTION outbox.quantile_s(counts bigint[], bounds_s double precision[], q double precision) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.queue_counts(of_queue text, of_tenant text, walk boolean, exact_max integer, pages_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.queue_counts(of_queue text, of_tenant text, walk boolean, exact_max integer, pages_max integer) TO outbox_api;
+GRANT ALL ON FUNCTION outbox.queue_counts(of_queue text, of_tenant text, walk boolean, exact_max integer, pages_max integer) TO outbox_dispatcher;
 
 REVOKE ALL ON FUNCTION outbox.raise_conflicts(results outbox.enqueued[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.raise_conflicts(results outbox.enqueued[]) TO outbox_dispatcher;

@@ -17,9 +17,11 @@ from outbox.config import Config
 from outbox.store import alerts as store
 from outbox.store import queues
 from outbox.store.alerts import Told
-from outbox.store.pool import EVERY_TENANT, Database
+from outbox.store.pool import EVERY_TENANT, Connection, Database
+from outbox.store.queues import QueueRow
 from outbox_api.alerting import Alerting
 from outbox_api.gauges import Gauges, read_queues
+from outbox_dispatcher import watchman
 from outbox_dispatcher.watchman import make_round
 from tests.api.conftest import Api
 from tests.api.stage import FAIL, behind, post
@@ -191,6 +193,29 @@ async def test_a_dispatcher_makes_the_round_where_no_api_has(api: Api) -> None:
     )
     await make_round(api.database.url, None)  # not due: nobody makes it
     assert api.rows("select max(streak) from outbox.alert where state = 'open'") == [(0,)]
+
+
+async def test_a_round_that_took_long_looks_at_estimates_and_puts_the_next_one_off(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "ROUND_S", 15.0)
+    monkeypatch.setattr(queues, "LOOK_MS_MAX", 1)
+    monkeypatch.setattr(watchman, "monotonic", iter([100.0, *[103.0] * 9]).__next__)
+    walked: list[bool] = []
+    look = queues.look
+
+    async def watched(connection: Connection, *, tenant: None, walk: bool) -> list[QueueRow]:
+        walked.append(walk)
+        return await look(connection, tenant=tenant, walk=walk)
+
+    monkeypatch.setattr(queues, "look", watched)
+    behind(api, "update outbox.alert_round set next_at = '-infinity'")
+    await make_round(api.database.url, None)
+    assert walked[-1] is False
+    ((next_s,),) = api.rows(
+        "select extract(epoch from next_at - clock_timestamp())::float8 from outbox.alert_round"
+    )
+    assert 30 < next_s <= 60
 
 
 async def test_no_dispatcher_is_posted_by_the_api_itself_and_signed_under_its_jobs_id(

@@ -26,6 +26,11 @@ def count(number: float | None) -> str:
     return NOTHING if number is None else f"{number:,.0f}".replace(",", "\u202f")
 
 
+def about(figure: str, *, estimated: bool) -> str:
+    """Return a figure with the sign of an estimate before it, where it is one."""
+    return f"≈ {figure}" if estimated else figure
+
+
 def rate(per_s: float) -> str:
     """Return a rate with as many digits as say something."""
     if per_s == 0:

@@ -103,7 +103,7 @@ def environment_of() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("ago", "clock", "count", "masked", "rate", "spark", "span"):
+    for name in ("about", "ago", "clock", "count", "masked", "rate", "spark", "span"):
         environment.filters[name] = getattr(humane, name)
     environment.filters["title"] = humane.title_of
     environment.filters["json"] = lambda raw: msgspec.json.format(bytes(raw), indent=2).decode()

@@ -64,7 +64,7 @@ def health_of(row: QueueRow) -> Health:
     return Health(
         status="degraded" if concerns else "healthy",
         concerns=concerns,
-        metrics=msgspec.structs.asdict(stats_of(row)),
+        metrics=msgspec.to_builtins(stats_of(row)),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from litestar.params import FromPath
@@ -31,10 +31,14 @@ CLEAN_JOBS_MAX = 10_000
 _QUEUE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
+Estimated: TypeAlias = list[Literal["waiting", "active", "delayed", "oldest_waiting_s"]]
+
+
 class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
     """A queue's figures: live jobs now, ended ones over the last 15 minutes, totals of all time.
 
-    Times of processing are null where nothing was processed.
+    Times of processing are null where nothing was processed. `estimated` is there only where
+    figures of live jobs are estimates, because there are very many, and names which.
     """
 
     queue: str
@@ -54,6 +58,12 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
     total_completed: int
     total_failed: int
     type: str = "postgres"
+    estimated: Estimated | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def estimates(self) -> list[str]:
+        """The figures that are estimated, by name."""
+        return [] if self.estimated is msgspec.UNSET else list(self.estimated)
 
 
 class PauseDone(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +142,7 @@ def stats_of(row: QueueRow) -> QueueStats:
         oldest_waiting_s=round(row.oldest_waiting_s or 0.0, 3),
         total_completed=row.total_completed,
         total_failed=row.total_failed,
+        estimated=msgspec.convert(row.estimated, Estimated) or msgspec.UNSET,
     )
 
 
@@ -337,7 +348,7 @@ async def set_paused(
     runtime = runtime_of(request)
     async with runtime.database.transaction(request.auth.sees) as connection:
         # A typo must not leave the real queue running. A handler makes one known before any job.
-        if not await queues.stats(connection, tenant=None, queue=queue):
+        if not await queues.names(connection, tenant=None, queue=queue):
             raise Problem(404, "No such queue: it has no handler here, and never had a job.")
         version = await queues.set_paused(
             connection,

@@ -1,23 +1,11 @@
--- Figures of queues as the caller sees them: all, or one. Counts of live jobs are of now; those of
--- ended ones are of the last 15 minutes; totals are of all time that is counted.
+-- Figures of queues as the caller sees them: all, or one. Counts of live jobs are of now, and those that
+-- `estimated` names are no counts (see queue_counts); those of ended ones are of the last 15 minutes;
+-- totals are of all time that is counted.
 with lanes as (
     select l.lane_id, l.queue, l.paused_at, l.held_at
     from outbox.lane as l
     where (%(queue)s::text is null or l.queue = %(queue)s)
       and (%(tenant)s::text is null or l.tenant_id = %(tenant)s)
-), live as (
-    select l.queue,
-           count(*) filter (where e.claimed_by is null and e.available_at <= clock_timestamp()) as waiting,
-           count(*) filter (where e.claimed_by is not null) as active,
-           count(*) filter (where e.claimed_by is null and e.available_at > clock_timestamp()) as delayed,
-           min(e.available_at) filter (where e.claimed_by is null and e.lane_id > 0
-                                         and e.available_at <= clock_timestamp()) as oldest
-    from outbox.entry as e
-    join lanes as l on l.lane_id = abs(e.lane_id)
-    -- All of them by one scan; those of one queue by the index of claims.
-    where %(queue)s::text is null
-       or e.lane_id = any(array(select x.lane_id from lanes as x union all select -x.lane_id from lanes as x))
-    group by l.queue
 ), recent as (
     -- Seconds are folded into minutes and totals only once they are 20 minutes old.
     select l.queue, sum(s.sent)::bigint as completed, sum(s.failed)::bigint as failed,
@@ -68,7 +56,8 @@ select n.queue,
        coalesce(v.waiting, 0) as waiting,
        coalesce(v.active, 0) as active,
        coalesce(v.delayed, 0) as delayed,
-       extract(epoch from clock_timestamp() - v.oldest)::float8 as oldest_waiting_s,
+       coalesce(v.estimated, '{}') as estimated,
+       extract(epoch from clock_timestamp() - v.oldest_at)::float8 as oldest_waiting_s,
        coalesce(r.completed, 0) as completed,
        coalesce(r.failed, 0) as failed,
        coalesce(r.expired, 0) as expired,
@@ -87,7 +76,7 @@ select n.queue,
         where not d.fenced and d.rescued_at is null and d.heartbeat_at > clock_timestamp() - interval '10 seconds'
           and (d.queues is null or n.queue = any(d.queues))) as dispatchers
 from names as n
-left join live as v on v.queue = n.queue
+left join outbox.queue_counts(%(queue)s::text, %(tenant)s::text, %(walk)s::boolean) as v on v.queue = n.queue
 left join recent as r on r.queue = n.queue
 left join totals as t on t.queue = n.queue
 order by n.queue

@@ -231,7 +231,8 @@ create table outbox.job (
     xid               xid8        not null default pg_current_xact_id(),
     job               jsonb       not null
 ) partition by range (id);
-create index job_user on outbox.job (tenant_id, user_id, id) where user_id is not null;
+-- The user first: who sees all tenants names none.
+create index job_user on outbox.job (user_id, tenant_id, id) where user_id is not null;
 create index job_event on outbox.job (event_id) where event_id is not null;
 create index job_campaign on outbox.job (campaign_id) where campaign_id is not null;
 create index job_list on outbox.job (list_job_id) where list_job_id is not null;
@@ -377,6 +378,8 @@ create table outbox.dead_letter (
 );
 create index dead_letter_newest on outbox.dead_letter (tenant_id, dead_letter_id);
 create index dead_letter_job on outbox.dead_letter (id) where id is not null;
+-- Counted every few seconds (store_gauges.sql).
+create index dead_letter_open on outbox.dead_letter (queue, reason, tenant_id) where replayed_at is null;
 
 -- A replay of the dead letters that fit a filter, begun by an operator and gone through by dispatchers, the
 -- oldest first. What lies at or below `reached` is dealt with; `newest` was there when it began.

@@ -17,17 +17,16 @@ begin
         execute format('alter table outbox.%I enable row level security', name);
         execute format('alter table outbox.%I force row level security', name);
         execute format('create policy everything on outbox.%I to outbox_owner, outbox_dispatcher using (true) with check (true)', name);
+        -- Of one who sees all, the planner must not expect a two-hundredth: it would sort whole months to show a page
+        -- (5 million jobs: 26 s instead of 6 ms), and look at all counts once for each lane (12 s instead of 0.1).
         execute format('create policy own_tenant on outbox.%I to outbox_api
-                        using (outbox.sees(tenant_id)) with check (outbox.sees(tenant_id))', name);
+                        using ((select outbox.sees(''*'')) or outbox.sees(tenant_id)) with check (outbox.sees(tenant_id))', name);
     end loop;
 end
 $$;
 -- A test key sees no job in earnest, so it can withdraw, retry or read none.
 alter policy own_tenant on outbox.job
-    using (outbox.sees(tenant_id) and (test or current_setting('outbox.mode', true) is distinct from 'test'));
--- Every figure is a join with lanes: of one who sees all, the planner must not expect a single one and look at
--- all counts once for each (20 tenants of 8 queues: 12 s instead of 0.1).
-alter policy own_tenant on outbox.lane using ((select outbox.sees('*')) or outbox.sees(tenant_id));
+    using (((select outbox.sees('*')) or outbox.sees(tenant_id)) and (test or current_setting('outbox.mode', true) is distinct from 'test'));
 -- Entries carry no tenant: their lane does.
 alter table outbox.entry enable row level security;
 alter table outbox.entry force row level security;
@@ -127,7 +126,7 @@ grant execute on function outbox.find_job, outbox.cancel_jobs, outbox.retry_job,
     outbox.set_lane_limits, outbox.set_destination, outbox.limits_now, outbox.list_destinations,
     outbox.schema_revisions, outbox.unseen_by, outbox.erase_recipient, outbox.authenticate, outbox.sees, outbox.current_status,
     outbox.live_status, outbox.waits_for, outbox.ended_status, outbox.accepted_status, outbox.whole_job, outbox.from_priority,
-    outbox.to_priority, outbox.id_time, outbox.id_floor, outbox.ring, outbox.partition_days_left,
+    outbox.to_priority, outbox.id_time, outbox.id_floor, outbox.ring, outbox.partition_days_left, outbox.days_of,
     outbox.make_partitions, outbox.retention_lag, outbox.clean_jobs, outbox.address_hash, outbox.to_time, outbox.uuid5, outbox.pointer,
     outbox.in_test_mode, outbox.told_of, outbox.told_of_person, outbox.differing to outbox_api;
 grant select on outbox.job_key, outbox.job, outbox.entry, outbox.delivery, outbox.dead_letter, outbox.lane,
