@@ -78,10 +78,10 @@ def ls(
         while len(rows) < limit:
             size = min(PAGE, limit - len(rows))
             page = await store.page(connection, wanted, before=before, limit=size)
-            rows += page
-            if len(page) < size:
+            rows += page.rows
+            before = page.before
+            if before is None:
                 break
-            before = page[-1].id
         return rows
 
     rows = in_transaction(read, tenant=tenant, read_only=True)

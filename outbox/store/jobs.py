@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -25,6 +25,8 @@ OWN_KEYS = ("user_id", "event_id", "campaign_id", "recipient")
 """The statuses of a job that has not ended."""
 AHEAD_MAX = 10_000
 """A place in line is counted up to here."""
+LOOKED_THROUGH_MAX = 500_000
+"""So many jobs, in whole days, are looked through for a page that no index leads to."""
 
 EnqueueResult: TypeAlias = Literal["new", "duplicate", "conflict", "invalid"]
 CancelResult: TypeAlias = Literal["cancelled", "processing", "released", "ended"]
@@ -217,6 +219,20 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
 
 
+class JobPage(NamedTuple):
+    """Jobs, and below which internal id older ones are to be looked for; None: there are none."""
+
+    rows: list[JobRow]
+    before: int | None
+
+
+class _Window(msgspec.Struct, frozen=True, kw_only=True):
+    """How far down to look: an internal id, and its time."""
+
+    low: int
+    since: datetime
+
+
 class LiveJobFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which live jobs to withdraw; None is any."""
 
@@ -386,16 +402,37 @@ async def show_list(connection: Connection, job_id: UUID, *, tenant: str) -> lis
 
 async def page(
     connection: Connection, wanted: JobFilter, *, before: int | None, limit: int
-) -> list[JobRow]:
-    """Return up to `limit` jobs with an internal id below `before`, newest first."""
-    parameters = msgspec.structs.asdict(wanted) | {"before": before, "limit": limit}
+) -> JobPage:
+    """Return up to `limit` jobs with an internal id below `before`, newest first.
+
+    Where no index leads to them, it may be fewer, even none, with older ones left: a filter that
+    fits few jobs, or a tenant that has few, must not search all of history at one go.
+    """
+    parameters = msgspec.structs.asdict(wanted) | {"before": before, "limit": limit + 1}
     parameters["tenant"] = parameters.pop("tenant_id")
-    name = "job_list"
+    name, window = "job_list", None
     # A key of its own leads to few jobs; without one, a rare status is the best way in.
-    if wanted.status not in (None, "sent") and not any(parameters[key] for key in OWN_KEYS):
-        name = "job_list_by_status"
-        parameters["live"] = wanted.status in LIVE
-    return await fetch(connection, JobRow, name, parameters, prepare=False)
+    if not any(parameters[key] for key in OWN_KEYS):
+        if wanted.status in LIVE:
+            name = "job_list_live"
+        else:
+            name = "job_list" if wanted.status in (None, "sent") else "job_list_ended"
+            window = await _window(connection, wanted, before)
+    if window is not None:
+        parameters["since"] = window.since
+    rows = await fetch(connection, JobRow, name, parameters, prepare=False)
+    if len(rows) > limit:
+        return JobPage(rows[:limit], rows[limit - 1].id)
+    return JobPage(rows, None if window is None else window.low)
+
+
+async def _window(connection: Connection, wanted: JobFilter, before: int | None) -> _Window | None:
+    """Return how far down to look, None: to the end of what is wanted."""
+    parameters = {"before": before, "until": wanted.until, "rows_max": LOOKED_THROUGH_MAX}
+    found = await fetch_one(connection, _Window, "job_window", parameters)
+    if found is None or (wanted.since is not None and wanted.since >= found.since):
+        return None
+    return found
 
 
 async def deliveries(connection: Connection, id_: int) -> list[DeliveryRow]:

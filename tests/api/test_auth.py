@@ -127,7 +127,7 @@ async def test_row_level_security_stands_behind_a_query_that_forgets_the_tenant(
                 cursor = await connection.execute(f"select count(*) from outbox.{table}".encode())
                 assert await cursor.fetchone() == (1,), table
             found = await jobs.page(connection, jobs.JobFilter(), before=None, limit=10)
-            assert [row.tenant_id for row in found] == ["acme"]
+            assert [row.tenant_id for row in found.rows] == ["acme"]
         for statement in (
             "insert into outbox.template (tenant_id, code, channel, locale, version)"
             " values ('globex', 'x', 'email', 'en', 1)",

@@ -22,7 +22,9 @@ limit and answer.
   another's are a 404.
 - **Errors** are `application/problem+json` with every fault and a JSON pointer to it. `429` and
   `503` have a `Retry-After`.
-- **Lists** answer `{"items": […], "next_cursor": null}`; hand the cursor back as `?cursor=`.
+- **Lists** answer `{"items": […], "next_cursor": null}`; hand the cursor back as `?cursor=` until
+  there is none. A page of jobs may be short, even empty, before that: without `user_id`,
+  `event_id`, `campaign_id` or `recipient`, some days are looked through at a time.
 - **Once**: `Idempotency-Key` on every POST without an id of its own. **Why**: `Outbox-Reason`
   goes into the operator log.
 - **Traces**: a `traceparent` is kept with the job, and goes on to its receiver.

@@ -181,7 +181,11 @@ async def _list_view(connection: Connection, job_id: UUID, tenant: str) -> ListV
     problems=(400,),
 )
 async def list_jobs(request: ApiRequest) -> ASGIResponse:
-    """List jobs by any of their keys."""
+    """List jobs by any of their keys.
+
+    A page may be short, even empty, with a cursor: without `user_id`, `event_id`, `campaign_id` or
+    `recipient`, some days are looked through at a time. Go on until there is no cursor.
+    """
     query = read_query(request, JobQuery)
     wanted = JobFilter(
         tenant_id=tenant_filter(request.auth, query.tenant_id),
@@ -199,10 +203,9 @@ async def list_jobs(request: ApiRequest) -> ASGIResponse:
     before = cursor_number(query.cursor)
     database = runtime_of(request).database
     async with database.transaction(request.auth.sees, read_only=True) as connection:
-        rows = await jobs.page(connection, wanted, before=before, limit=query.limit + 1)
-    shown = rows[: query.limit]
-    more = write_cursor(shown[-1].id) if len(rows) > query.limit else None
-    return answer(Page(items=[_view(row) for row in shown], next_cursor=more))
+        rows, older = await jobs.page(connection, wanted, before=before, limit=query.limit)
+    more = None if older is None else write_cursor(older)
+    return answer(Page(items=[_view(row) for row in rows], next_cursor=more))
 
 
 def cursor_number(cursor: str | None) -> int | None:

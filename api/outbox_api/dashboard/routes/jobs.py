@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from outbox.message import JobStatus
 from outbox.store import catalog, jobs, queues
-from outbox.store.jobs import FullJobRow, JobFilter, JobRow
+from outbox.store.jobs import FullJobRow, JobFilter, JobPage
 from outbox.store.pool import Connection
 from outbox.tracecontext import trace_id_of
 from outbox_api.answers import write_cursor
@@ -42,8 +42,6 @@ from outbox_api.tenancy import TenantQuery, tenant_filter
 SHOWN = 50
 EVERY_S = 0.7
 REASON_CHARS_MAX = 500
-UNINDEXED_BACK = timedelta(days=7)
-"""No index knows templates: a search for one looks so far back."""
 
 Text = Annotated[str, Meta(max_length=255)]
 KEYS = ("user_id", "event_id", "campaign_id", "recipient", "template_code")
@@ -84,15 +82,12 @@ async def list_jobs(request: ApiRequest) -> ASGIResponse:
         if text and query.by == "any" and (job_id := _as_uuid(text)) is not None:
             if await jobs.find(connection, job_id, tenant=tenant):
                 return goes(f"/jobs/{job_id}")
-        rows, by = await _search(connection, wanted, text, query.by, before)
-        known = [row.queue for row in await queues.stats(connection, tenant=request.auth.tenant)]
-    shown = rows[:SHOWN]
+        (rows, before), by = await _search(connection, wanted, text, query.by, before)
+        known = await queues.names(connection, tenant=request.auth.tenant)
     older = None
-    if len(rows) > SHOWN:
+    if before is not None:
         kept = {name: text for name, text in request.query_params.items() if text}
-        older = "/jobs?" + urlencode(
-            kept | {"by": by or "any", "cursor": write_cursor(shown[-1].id)}
-        )
+        older = "/jobs?" + urlencode(kept | {"by": by or "any", "cursor": write_cursor(before)})
     return await page(
         request,
         "jobs",
@@ -101,7 +96,7 @@ async def list_jobs(request: ApiRequest) -> ASGIResponse:
         back=BACK,
         keys=KEYS,
         query=query,
-        rows=shown,
+        rows=rows,
         older=older,
         by=by if text else None,
     )
@@ -109,20 +104,18 @@ async def list_jobs(request: ApiRequest) -> ASGIResponse:
 
 async def _search(
     connection: Connection, wanted: JobFilter, text: str, by: str, before: int | None
-) -> tuple[list[JobRow], str | None]:
+) -> tuple[JobPage, str | None]:
     """Return what has that key: of any of them, the first that somebody has."""
     if not text:
-        return await jobs.page(connection, wanted, before=before, limit=SHOWN + 1), None
+        return await jobs.page(connection, wanted, before=before, limit=SHOWN), None
     keys = KEYS if by == "any" else (by,)
     for key in keys:
         narrow = {key: text}
         chosen = msgspec.structs.replace(wanted, **narrow)
-        if key == "template_code" and wanted.since is None:
-            chosen = msgspec.structs.replace(chosen, since=datetime.now(UTC) - UNINDEXED_BACK)
-        rows = await jobs.page(connection, chosen, before=before, limit=SHOWN + 1)
-        if rows:
-            return rows, key
-    return [], by
+        found = await jobs.page(connection, chosen, before=before, limit=SHOWN)
+        if found.rows or (found.before is not None and key == keys[-1]):
+            return found, key
+    return JobPage([], None), by
 
 
 def _as_uuid(text: str) -> UUID | None:
