@@ -8,16 +8,18 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from tests.channels.api_server import ApiServer, api_server
 from tests.channels.hook_server import HookServer, hook_server
 from tests.channels.mail_server import MailServer, mail_server
 from tests.cli.shell import Running, Shell, free_port
+from tests.e2e import rude_world
 from tests.e2e.otlp import Collector, collecting
 
 pytestmark = pytest.mark.timeout(240)
@@ -70,6 +72,9 @@ class Written:
         return found
 
 
+Servers: TypeAlias = tuple[MailServer, HookServer, ApiServer]
+
+
 @dataclass
 class Run:
     """A service in processes of its own, its receivers, and what it said."""
@@ -77,7 +82,12 @@ class Run:
     client: httpx.AsyncClient
     mails: MailServer
     hooks: HookServer
+    others: ApiServer
     written: Written
+
+    @property
+    def api(self) -> str:
+        return str(self.client.base_url).rstrip("/")
 
     async def call(self, method: str, path: str, *, status: int, **content: Any) -> Any:
         answer = await self.client.request(method, f"/api/v1{path}", **content)
@@ -110,42 +120,46 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture
-async def servers() -> AsyncIterator[tuple[MailServer, HookServer]]:
+async def servers() -> AsyncIterator[Servers]:
     async with AsyncExitStack() as stack:
         yield (
             await stack.enter_async_context(mail_server(offers_login=True)),
             await stack.enter_async_context(hook_server()),
+            await stack.enter_async_context(api_server(rude_world.RudeWorld().speak)),
         )
 
 
 @pytest.fixture
-def shell(
-    tmp_path: Path, collector: Collector, servers: tuple[MailServer, HookServer]
-) -> Iterator[Shell]:
-    mails, hooks = servers
+def shell(tmp_path: Path, collector: Collector, servers: Servers) -> Iterator[Shell]:
+    mails, hooks, others = servers
     with Shell(tmp_path) as shell:
-        shell.environ |= SECRETS | {
-            "OUTBOX_DATA_DIR": str(tmp_path / "data"),
-            "OUTBOX_PORT": str(free_port()),
-            "OUTBOX_LOG_LEVEL": "debug",
-            "OUTBOX_SMTP_URL": f"smtp://mailer:{SMTP_PASSWORD}@127.0.0.1:{mails.port}",
-            "OUTBOX_MAIL_FROM": "shop@example.com",
-            "OUTBOX_SMS_URL": f"gateway+http://sms:{GATEWAY_SECRET}@127.0.0.1:{hooks.port}/sms",
-            "OUTBOX_WEBHOOK_ALLOW": "127.0.0.1",
-            "OUTBOX_ALERT_WEBHOOK": f"{collector.url}/alerts?{URL_TOKEN}",
-            "OUTBOX_BACKOFF_S": "0.1",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-            "OTEL_BSP_SCHEDULE_DELAY": "50",
-            "OTEL_METRIC_EXPORT_INTERVAL": "300",
-        }
+        shell.environ |= (
+            SECRETS
+            | rude_world.settings(others.port)
+            | {
+                "OUTBOX_DATA_DIR": str(tmp_path / "data"),
+                "OUTBOX_PORT": str(free_port()),
+                "OUTBOX_LOG_LEVEL": "debug",
+                "OUTBOX_SMTP_URL": f"smtp://mailer:{SMTP_PASSWORD}@127.0.0.1:{mails.port}",
+                "OUTBOX_MAIL_FROM": "shop@example.com",
+                "OUTBOX_SMS_URL": f"gateway+http://sms:{GATEWAY_SECRET}@127.0.0.1:{hooks.port}/sms",
+                "OUTBOX_WEBHOOK_ALLOW": "127.0.0.1",
+                "OUTBOX_ALERT_WEBHOOK": f"{collector.url}/alerts?{URL_TOKEN}",
+                "OUTBOX_BACKOFF_S": "0.1",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+                "OTEL_BSP_SCHEDULE_DELAY": "50",
+                "OTEL_METRIC_EXPORT_INTERVAL": "300",
+            }
+        )
         yield shell
 
 
-async def live(run: Run) -> None:
-    """Have all go well that can, and all go wrong that can."""
+async def live(run: Run) -> list[str]:
+    """Have all go well that can, and all go wrong that can; return the secrets it made."""
     whole = {
         "email": EMAIL,
         "phone": PHONE,
+        "telegram_chat_id": rude_world.CHAT,
         "attributes": {"first_name": NAME},
         "quiet_hours": {"from": "00:00", "to": "00:00"},
     }
@@ -165,6 +179,8 @@ async def live(run: Run) -> None:
     await run.job("failed", channel="sms", to=PHONE, content=CONTENT, max_attempts=2)
     place = f"http://127.0.0.1:{run.hooks.port}/hook/{URL_TOKEN}?key={URL_TOKEN}"
     await run.job("failed", channel="webhook", to=place, data={"for": EMAIL}, max_attempts=2)
+    invoice = [{"url": place, "filename": f"{NAME}.pdf"}]
+    await run.job("failed", to=EMAIL, content=CONTENT, attachments=invoice, max_attempts=1)
     endpoint = await run.call("POST", "/endpoints", status=201, json={"url": place})
     run.hooks.status = 401
     await run.job("held", channel="webhook", endpoint=endpoint["endpoint_id"], data={"n": NAME})
@@ -192,8 +208,11 @@ async def live(run: Run) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while not (await run.call("GET", "/alerts", status=200))["items"]:
             await asyncio.sleep(0.1)
+    said = {"content": CONTENT, "subject": SUBJECT, "data": {"first_name": NAME}}
+    made = await rude_world.live_everywhere(run, run.others, api=run.api, user=USER, said=said)
     await be_refused(run, provider, stored["provider_id"])
     await run.call("DELETE", f"/recipients/{USER}/data", status=200)
+    return made
 
 
 async def be_refused(run: Run, provider: dict[str, Any], provider_id: str) -> None:
@@ -233,7 +252,7 @@ async def be_refused(run: Run, provider: dict[str, Any], provider_id: str) -> No
 
 
 async def test_a_full_run_writes_no_secret_and_nothing_personal_anywhere(
-    shell: Shell, collector: Collector, servers: tuple[MailServer, HookServer]
+    shell: Shell, collector: Collector, servers: Servers
 ) -> None:
     written = Written()
     serving = await asyncio.to_thread(shell.start, "serve")
@@ -242,7 +261,7 @@ async def test_a_full_run_writes_no_secret_and_nothing_personal_anywhere(
     async with httpx.AsyncClient(
         base_url=url, headers=headers, timeout=60, trust_env=False
     ) as client:
-        await live(Run(client, *servers, written))
+        made = await live(Run(client, *servers, written))
         written.add("metrics", (await client.get("/metrics")).text)
         written.add("health", (await client.get("/monitoring/queues/health")).text)
     assert any("process" in span.name for span in collector.spans)
@@ -265,6 +284,9 @@ async def test_a_full_run_writes_no_secret_and_nothing_personal_anywhere(
         GATEWAY_SECRET,
         URL_TOKEN,
         DATABASE_PASSWORD,
+        *rude_world.KNOWN_SECRETS,
+        *rude_world.ADDRESSES,
+        *made,
     )
     assert written.traces(secrets + PERSONAL) == []
 
