@@ -4,7 +4,8 @@
 A status only moves forward: missing, delivered, opened, bounced, complained, opted_out.
 
     standard   Standard Webhooks' signature; {"events": [{"job_id" or "message_id", "status", …}]}
-    twilio     X-Twilio-Signature (HMAC-SHA1 over URL and form); MessageSid, MessageStatus
+    twilio     X-Twilio-Signature (HMAC-SHA1 over URL and form); MessageSid, MessageStatus; and,
+               of an SMS that came in, From and its STOP or START
     sendgrid   the signed Event Webhook (ECDSA); a list of events
     postmark   HTTP Basic, as the URL that Postmark is given has it; one record a call
 """
@@ -33,6 +34,10 @@ FRESH_S = 300.0
 """A signed callback is believed for so long."""
 EVENTS_MAX = 10_000
 DETAIL_CHARS_MAX = 500
+_NUMBER = re.compile(r"\+[0-9]{5,15}\Z")
+# https://www.twilio.com/docs/messaging/tutorials/advanced-opt-out
+_STOP = frozenset({"STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "OPTOUT", "REVOKE"})
+_START = frozenset({"START", "YES", "UNSTOP"})
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -48,6 +53,13 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     message_id: str | None = None
     detail: str | None = None
     hard: bool = False
+
+
+class Keyword(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody wrote back to the sender of an SMS: no more (STOP), or again (START)."""
+
+    address: str
+    wants: bool
 
 
 class NoReceipts(ValueError):
@@ -94,6 +106,20 @@ def read_receipts(how: ReceiptFormat, body: bytes, *, now: datetime) -> list[Rec
                 return [r for event in _events(body) if (r := _postmark(event, now)) is not None]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise NoReceipts("is not what this provider's callbacks look like") from error
+
+
+def read_keyword(how: ReceiptFormat, body: bytes) -> Keyword | None:
+    """Return the STOP or START of an SMS that came in (Twilio's `OptOutType`, else its words)."""
+    if how != "twilio":
+        return None
+    form = dict(parse_qsl(body.decode("utf-8", "replace")))
+    sender = form.get("From", "")
+    if form.get("SmsStatus") != "received" or not _NUMBER.match(sender):
+        return None
+    word = (form.get("OptOutType") or form.get("Body") or "").strip().upper()
+    if word in _STOP or word in _START:
+        return Keyword(address=sender, wants=word in _START)
+    return None
 
 
 def _verify_standard(secret: str, headers: Mapping[str, str], body: bytes, now: datetime) -> bool:

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from outbox.errors import SealBroken
-from outbox.receipts import Receipt
+from outbox.receipts import Keyword, Receipt
 from outbox.sealing import Keyring, Sealed
 from outbox.store.pool import Connection, execute, fetch, fetch_one, fetch_own
 from outbox_sql import query
@@ -142,6 +142,17 @@ async def take_receipts(
     taken = await fetch_one(connection, Taken, "receipts_take", parameters)
     assert taken is not None
     return taken
+
+
+async def take_keyword(connection: Connection, provider: StoredProvider, said: Keyword) -> bool:
+    """Suppress who said STOP, let who said START receive again; tell whether that changed it."""
+    parameters = {
+        "tenant": provider.tenant_id,
+        "channel": provider.channel,
+        "address": said.address,
+    }
+    query = "suppression_start" if said.wants else "suppression_stop"
+    return await execute(connection, query, parameters) > 0
 
 
 async def reseal_providers(connection: Connection, keyring: Keyring) -> tuple[int, list[UUID]]:

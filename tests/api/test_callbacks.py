@@ -238,6 +238,62 @@ async def test_twilio_s_form_is_checked_against_its_url(api: Api) -> None:
     desk.close()
 
 
+@pytest.mark.parametrize(
+    ("said", "before", "after"),
+    [
+        ({"Body": " start\n"}, "twilio.21610", None),
+        ({"Body": "Yes"}, "receipt.opted_out", None),
+        ({"Body": "Да", "OptOutType": "START"}, "twilio.21610", None),
+        ({"Body": "START"}, "twilio.21614", "twilio.21614"),
+        ({"Body": "start the car"}, "twilio.21610", "twilio.21610"),
+        ({"Body": "START", "SmsStatus": "sent"}, "twilio.21610", "twilio.21610"),
+        ({"Body": "STOP"}, None, "receipt.opted_out"),
+        ({"Body": "нет", "OptOutType": "STOP"}, None, "receipt.opted_out"),
+        ({"Body": "STOP"}, "twilio.21614", "twilio.21614"),
+        ({"Body": "HELP", "OptOutType": "HELP"}, None, None),
+    ],
+)
+async def test_who_answers_stop_gets_no_sms_until_they_answer_start(
+    api: Api, said: dict[str, str], before: str | None, after: str | None
+) -> None:
+    desk = Desk(api.database)
+    token, number = "the-auth-token-of-twilio", "+77011234567"
+    made = await api.client.post(
+        "/api/v1/providers",
+        params={"tenant_id": "acme"},
+        json={
+            "channel": "sms",
+            "kind": "twilio",
+            "name": "main",
+            "config": {"sms_url": "twilio://api.twilio.com", "sms_from": "+15005550006"},
+            "credentials": {"sms_username": "AC1", "sms_secret": "x", "receipt_secret": token},
+            "receipts": "twilio",
+        },
+    )
+    assert made.status_code == 201, made.text
+    for tenant, code in (("acme", before), ("other", "twilio.21610")):
+        if code is not None:
+            desk.admin.execute(
+                "insert into outbox.suppression (tenant_id, channel, address, code)"
+                " values (%s, 'sms', %s, %s)",
+                (tenant, number, code),
+            )
+    form = {"MessageSid": "SM1", "SmsStatus": "received", "From": number, "To": "+15005550006"}
+    form |= said
+    path = f"/api/v1/callbacks/{made.json()['provider_id']}"
+    text = f"{api.client.base_url}".rstrip("/") + path + "".join(k + form[k] for k in sorted(form))
+    signature = b64encode(hmac.digest(token.encode(), text.encode(), "sha1")).decode()
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    async with api.with_key(None) as client:
+        forged = await client.post(path, content=urlencode(form), headers=headers)
+        headers["x-twilio-signature"] = signature
+        taken = await client.post(path, content=urlencode(form), headers=headers)
+    assert (forged.status_code, taken.status_code) == (401, 200)
+    left = dict(desk.rows("select tenant_id, code from outbox.suppression"))
+    assert left == {"other": "twilio.21610"} | ({} if after is None else {"acme": after})
+    desk.close()
+
+
 async def test_sendgrid_s_events_are_checked_by_its_public_key(api: Api) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

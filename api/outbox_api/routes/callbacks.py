@@ -15,7 +15,7 @@ from litestar.response.base import ASGIResponse
 
 from outbox.channels.providers import RECEIPT_SECRET
 from outbox.errors import Fault, SealBroken
-from outbox.receipts import NoReceipts, ReceiptFormat, read_receipts, verify
+from outbox.receipts import NoReceipts, ReceiptFormat, read_keyword, read_receipts, verify
 from outbox.store import providers
 from outbox.store.pool import EVERY_TENANT
 from outbox.store.providers import StoredProvider, open_credentials
@@ -101,6 +101,11 @@ async def take_callback(request: ApiRequest, provider_id: FromPath[UUID]) -> ASG
         now=now,
     ):
         raise Problem(401, "The callback's signature is not the provider's.")
+    said = read_keyword(how, body)
+    if said is not None:
+        async with runtime.database.transaction(provider.tenant_id) as connection:
+            changed = await providers.take_keyword(connection, provider, said)
+        return answer(CallbackAnswer(events=1, known=1, stored=int(changed)))
     try:
         events = read_receipts(how, body, now=now)
     except NoReceipts as error:
