@@ -75,7 +75,8 @@ class OutboxApp(Litestar):
             if b"%2F" in raw_path or b"%2f" in raw_path:
                 http["path"] = routed(raw_path)
             if http["method"] == "HEAD":
-                http["method"] = "GET"
+                # A copy: the server keeps the scope, and counts a GET's bytes against its length.
+                scope = cast(AsgiScope, {**http, "method": "GET"})
                 send = _without_body(cast(Send, send))
         await super().__call__(scope, receive, send)
 
@@ -113,9 +114,17 @@ def _closing(send: Send) -> Send:
 
 
 def _without_body(send: Send) -> Send:
+    """End the answer where its body begins, be it a stream without an end."""
+    ended = False
+
     async def send_head(message: Message) -> None:
+        nonlocal ended
         if message["type"] == "http.response.body":
+            if ended:
+                return
+            ended = True
             message["body"] = b""
+            message["more_body"] = False
         await send(message)
 
     return send_head

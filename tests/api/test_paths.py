@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import uuid4
 
 import pytest
@@ -44,6 +45,21 @@ async def test_a_head_is_answered_like_a_get_without_its_body(open_api: Api, pat
     asked = await open_api.client.head(path)
     assert (asked.status_code, asked.content) == (200, b"")
     assert asked.headers["content-type"] == shown.headers["content-type"]
+
+
+async def test_a_head_leaves_its_connection_in_order_and_nothing_in_the_log(
+    open_api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = open_api.client.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    for path in (b"/health/live", b"/api/v1/jobs/batch", b"/api/v1/stream", b"/metrics"):
+        writer.write(b"HEAD " + path + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert (b"content-length: " in head) == (path != b"/api/v1/stream")
+    writer.write(b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_a_head_of_what_is_not_there_says_so(open_api: Api) -> None:
