@@ -314,10 +314,12 @@ def _work(row: Findings) -> Iterator[Check]:
     for limited in row.limited_lanes:
         advice = "`outbox queues limit QUEUE --tenant …`, if it may have more."
         yield Check("limits reached", "warning", limited, advice)
-    paused = [*row.paused_queues, *row.paused_lanes]
-    if paused:
+    if row.paused_queues:
         advice = "`outbox queues resume QUEUE` when it may go on."
-        yield Check("paused", "warning", ", ".join(paused), advice)
+        yield Check("paused", "warning", ", ".join(row.paused_queues), advice)
+    if row.paused_lanes:
+        advice = "`outbox queues resume QUEUE --tenant TENANT` when that tenant's part may go on."
+        yield Check("lanes paused", "warning", ", ".join(row.paused_lanes), advice)
     for held in row.held_lanes:
         advice = "Mend what it says; a probe finds out, and the rest follows."
         if "(ambiguous)" in held:

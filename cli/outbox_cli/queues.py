@@ -189,9 +189,13 @@ def _set(queue: str, tenant: str | None, *, paused: bool, why: str | None, json:
     async def work(database: Database) -> int:
         async with database.transaction(tenant or EVERY_TENANT) as connection:
             await _refuse_unknown(connection, queue, tenant)
-            version = await store.set_paused(
-                connection, queue, tenant=tenant, paused=paused, actor=actor()
-            )
+            try:
+                version = await store.set_paused(
+                    connection, queue, tenant=tenant, paused=paused, actor=actor()
+                )
+            except store.QueuePaused as error:
+                text = str(error)
+                raise Failure(f"{text[:1].upper()}{text[1:]}.") from error
         deadline = monotonic() + SEEN_S_MAX
         while True:
             async with database.transaction(EVERY_TENANT, read_only=True) as connection:

@@ -19,6 +19,10 @@ _given_up: dict[tuple[str, int, str], float] = {}
 """Databases that are not looked at in full, and until when (monotonic)."""
 
 
+class QueuePaused(Exception):
+    """A lane cannot go on: its whole queue is paused. The text says by whom."""
+
+
 class QueueRow(msgspec.Struct, frozen=True, kw_only=True):
     """A queue's figures; see queue_stats.sql. `durations` is a histogram (outbox.telemetry).
 
@@ -139,10 +143,18 @@ async def set_paused(
     actor: str,
     reason: str | None = None,
 ) -> int:
-    """Pause or resume; return the version that dispatchers must have seen for it to hold."""
+    """Pause or resume; return the version that dispatchers must have seen for it to hold.
+
+    Raises QueuePaused for a lane that is to go on while its whole queue is paused.
+    """
     parameters = {"queue": queue, "tenant": tenant, "paused": paused, "actor": actor}
     parameters["reason"] = reason
-    return await _number(connection, "queue_pause", parameters)
+    try:
+        return await _number(connection, "queue_pause", parameters)
+    except psycopg.Error as error:
+        if error.sqlstate == "OBX04":
+            raise QueuePaused(error.diag.message_primary) from error
+        raise
 
 
 async def unseen_by(connection: Connection, version: int) -> int:

@@ -63,6 +63,34 @@ async def test_a_pause_holds_until_it_is_resumed(open_api: Api) -> None:
     ]  # fmt: skip
 
 
+async def test_a_queue_and_its_lanes_are_paused_each_by_themselves(open_api: Api) -> None:
+    job_id = await post(open_api)
+    lane, queue = "/api/v1/lanes/default/email", "/api/v1/queues/email"
+
+    def paused_and_by_itself() -> list[tuple[object, ...]]:
+        return open_api.rows(
+            "select distinct paused_at is not null, own_paused_at is not null from outbox.lane"
+            " where queue = 'email' and tenant_id = 'default'"
+        )
+
+    await open_api.client.post(f"{queue}/pause")
+    refused = await open_api.client.post(f"{lane}/resume")
+    assert refused.status_code == 409
+    assert "The whole queue is paused" in refused.json()["detail"]
+    assert paused_and_by_itself() == [(True, False)]
+    await open_api.client.post(f"{lane}/pause")
+    # A narrower lane that is made meanwhile is paused as its main lane is.
+    behind(open_api, "select outbox.scope_lane('default', 'email', 'template:welcome')")
+    assert paused_and_by_itself() == [(True, True)]
+    await open_api.client.post(f"{queue}/resume")
+    assert paused_and_by_itself() == [(True, True)]
+    assert (await open_api.client.get(f"{queue}/stats")).json()["paused"] is False
+    explained = (await open_api.client.get(f"/api/v1/jobs/{job_id}/explain")).json()
+    assert explained["waiting_for"] == "lane paused"
+    assert (await open_api.client.post(f"{lane}/resume")).status_code == 200
+    assert paused_and_by_itself() == [(False, False)]
+
+
 async def test_a_pause_answers_once_every_live_dispatcher_has_seen_it(open_api: Api) -> None:
     behind(
         open_api,

@@ -309,13 +309,13 @@ async def pause_lane(
     tag="queues",
     needs="admin",
     answers={200: Answer(PauseDone, "It goes on.", _PAUSED | _LANE | {"paused": False})},
-    problems=(404, 422),
+    problems=(404, 409, 422),
     path_examples=_LANE,
 )
 async def resume_lane(
     request: ApiRequest, tenant_id: FromPath[str], queue: FromPath[str]
 ) -> ASGIResponse:
-    """Resume a lane."""
+    """Resume a lane. 409 while its whole queue is paused."""
     return await _set_paused(request, queue, _lane_tenant(request, tenant_id), paused=False)
 
 
@@ -342,7 +342,10 @@ async def set_paused(
     paused: bool,
     reason: str | None = None,
 ) -> PauseDone:
-    """Pause or resume, and wait until every live dispatcher has seen it. Raises Problem 422."""
+    """Pause or resume, and wait until every live dispatcher has seen it.
+
+    Raises Problem 404, 409, 422.
+    """
     if not _QUEUE.fullmatch(queue):
         raise invalid([Fault("/path/queue", "must be 1 to 63 of a-z, 0-9, '.', '_', '-'")])
     runtime = runtime_of(request)
@@ -350,14 +353,18 @@ async def set_paused(
         # A typo must not leave the real queue running. A handler makes one known before any job.
         if not await queues.names(connection, tenant=None, queue=queue):
             raise Problem(404, "No such queue: it has no handler here, and never had a job.")
-        version = await queues.set_paused(
-            connection,
-            queue,
-            tenant=tenant,
-            paused=paused,
-            actor=request.auth.name,
-            reason=reason,
-        )
+        try:
+            version = await queues.set_paused(
+                connection,
+                queue,
+                tenant=tenant,
+                paused=paused,
+                actor=request.auth.name,
+                reason=reason,
+            )
+        except queues.QueuePaused as error:
+            text = str(error)
+            raise Problem(409, f"{text[:1].upper()}{text[1:]}.") from error
     unseen = 0
     if paused:
         end_s = time.monotonic() + PAUSE_S_MAX

@@ -23,8 +23,7 @@ select clock_timestamp() as now,
           and d.heartbeat_at > clock_timestamp() - make_interval(secs => %(alive_s)s)) as versions,
        array(select q.queue from outbox.queue_pause as q order by q.queue limit 100) as paused_queues,
        array(select l.tenant_id || '/' || l.queue from outbox.lane as l
-             where l.paused_at is not null and l.scope = ''
-               and not exists (select from outbox.queue_pause as q where q.queue = l.queue)
+             where l.own_paused_at is not null and l.scope = ''
              order by l.lane_id limit 100) as paused_lanes,
        array(select format('%%s/%%s%%s since %%s: %%s %%s', l.tenant_id, l.queue, case when l.scope <> '' then ' (' || l.scope || ')' end,
                            to_char(l.held_at at time zone 'utc', 'YYYY-MM-DD HH24:MI"Z"'), l.hold_code, l.hold_reason)

@@ -124,8 +124,11 @@ create table outbox.lane (
     concurrency_max   int         check (concurrency_max between 1 and 100000),
     rate_per_s        double precision check (rate_per_s between 0.001 and 1000000),
     burst             int         check (burst between 1 and 1000000),
+    -- The pause that is in force: the whole queue's (queue_pause), or this lane's own.
     paused_at         timestamptz,
     paused_by         text,
+    own_paused_at     timestamptz,
+    own_paused_by     text,
     held_at           timestamptz,
     hold_code         text,
     hold_reason       text,

@@ -183,18 +183,21 @@ create function outbox.next_version() returns bigint
     language sql volatile
     as $$ update outbox.control set version = version + 1 returning version $$;
 
--- Pause or resume a queue (tenant null: for every tenant, also those to come) or one lane. Returns
--- the version that every live dispatcher must have seen before the pause holds.
+-- Pause or resume a queue (tenant null: for every tenant, also those to come) or one lane. They are two
+-- pauses: who resumes the queue leaves those lanes paused that were paused by themselves, and no lane
+-- goes on while its queue is paused. Returns the version that every live dispatcher must have seen before
+-- the pause holds.
 create function outbox.set_paused(
     for_queue text, for_tenant text, paused boolean, actor text, reason text default null
 ) returns bigint
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     now_version bigint := outbox.next_version();
+    of_queue outbox.queue_pause;
     was_paused boolean := case when for_tenant is null
         then exists (select from outbox.queue_pause as q where q.queue = for_queue)
         else exists (select from outbox.lane as l where l.queue = for_queue and l.tenant_id = for_tenant
-                       and l.scope = '' and l.paused_at is not null) end;
+                       and l.scope = '' and l.own_paused_at is not null) end;
 begin
     if not outbox.acts_for(coalesce(for_tenant, '*')) then
         raise exception using errcode = 'OBX03', detail = '[]',
@@ -206,10 +209,20 @@ begin
         delete from outbox.queue_pause as q where q.queue = for_queue;
     else
         perform outbox.lane_of(for_tenant, for_queue);
+        select q.* into of_queue from outbox.queue_pause as q where q.queue = for_queue;
+        if of_queue.queue is not null and not paused then
+            raise exception using errcode = 'OBX04', detail = '[]',
+                message = format('the whole queue is paused, by %s: its lanes go on when that is resumed', of_queue.paused_by);
+        end if;
     end if;
     update outbox.lane as l
-    set paused_at = case when paused then coalesce(l.paused_at, clock_timestamp()) end,
-        paused_by = case when paused then coalesce(l.paused_by, actor) end,
+    set paused_at = case when paused then coalesce(l.paused_at, clock_timestamp())
+                         when for_tenant is null then l.own_paused_at end,
+        paused_by = case when paused then coalesce(l.paused_by, actor)
+                         when for_tenant is null then l.own_paused_by end,
+        own_paused_at = case when for_tenant is null then l.own_paused_at
+                             when paused then coalesce(l.own_paused_at, clock_timestamp()) end,
+        own_paused_by = case when for_tenant is null then l.own_paused_by when paused then coalesce(l.own_paused_by, actor) end,
         version = now_version
     where l.queue = for_queue and (for_tenant is null or l.tenant_id = for_tenant);
     insert into outbox.operator_action (actor, action, tenant_id, detail)
@@ -382,10 +395,10 @@ begin
     if held is not null then
         return held;
     end if;
-    insert into outbox.lane as l (tenant_id, queue, scope, paused_at, paused_by, weight, held_at, hold_code,
-        hold_reason, probe_s, probe_at, version)
-    select m.tenant_id, m.queue, for_scope, m.paused_at, m.paused_by, m.weight, clock_timestamp(), code, reason,
-        greatest(first_probe_s, 1), clock_timestamp() + make_interval(secs => first_probe_s), outbox.next_version()
+    insert into outbox.lane as l (tenant_id, queue, scope, paused_at, paused_by, own_paused_at, own_paused_by, weight, held_at,
+        hold_code, hold_reason, probe_s, probe_at, version)
+    select m.tenant_id, m.queue, for_scope, m.paused_at, m.paused_by, m.own_paused_at, m.own_paused_by, m.weight,
+        clock_timestamp(), code, reason, greatest(first_probe_s, 1), clock_timestamp() + make_interval(secs => first_probe_s), outbox.next_version()
     from outbox.lane as m where m.lane_id = main
     on conflict (tenant_id, queue, scope) do update
     set held_at = excluded.held_at, hold_code = excluded.hold_code, hold_reason = excluded.hold_reason,

@@ -75,8 +75,8 @@ declare
     main int := outbox.lane_of(for_tenant, for_queue);
     found_id int;
 begin
-    insert into outbox.lane (tenant_id, queue, scope, paused_at, paused_by, version)
-    select m.tenant_id, m.queue, for_scope, m.paused_at, m.paused_by, m.version
+    insert into outbox.lane (tenant_id, queue, scope, paused_at, paused_by, own_paused_at, own_paused_by, version)
+    select m.tenant_id, m.queue, for_scope, m.paused_at, m.paused_by, m.own_paused_at, m.own_paused_by, m.version
     from outbox.lane as m where m.lane_id = main
     on conflict (tenant_id, queue, scope) do nothing;
     select l.lane_id into found_id from outbox.lane as l
