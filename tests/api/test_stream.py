@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -17,6 +18,7 @@ import pytest
 from outbox.message import Epoch
 from outbox.outcome import Rejected, Retryable
 from outbox.store import engine
+from outbox.store.stream import KEPT_S, Cursor, Mark, read_cursor, write_cursor
 from outbox_api import following, live
 from tests.api.conftest import ADMIN_KEY, Api, job, running_api
 from tests.engine.desk import QUEUE, Desk, Scripted, connect, drain, enqueue_on, register
@@ -464,3 +466,55 @@ async def test_nobody_looks_at_the_store_while_nobody_follows(api: Api) -> None:
     async with asyncio.timeout(SOON_S):
         while looking():
             await asyncio.sleep(0.01)
+
+
+async def test_what_lies_too_far_back_is_named_by_a_gap(api: Api, desk: Desk) -> None:
+    async with reading(api.client) as stream:
+        await stream.started()
+        job_id = desk.enqueue()
+        assert (await stream.next()).what == ("enqueued", str(job_id))
+        now = read_cursor(stream.last_id)
+    assert now is not None
+    week_ms = KEPT_S * 1000
+    old = write_cursor(Cursor(Mark(3, now.before.at_ms - week_ms - 86_400_000)))
+    async with reading(api.client, old) as stream:
+        gap = await stream.next()
+        assert gap.name == "gap"
+        since, until = (datetime.fromisoformat(gap.data[name]) for name in ("since", "until"))
+        assert abs((until - since) - timedelta(days=1)) < timedelta(minutes=5)
+        assert abs(datetime.now(UTC) - until - timedelta(days=7)) < timedelta(minutes=5)
+        assert "GET /api/v1/jobs?since=" in gap.data["detail"]
+        # And then what is kept.
+        assert (await stream.next()).what == ("enqueued", str(job_id))
+
+
+async def test_an_id_of_a_past_that_was_lost_begins_with_a_gap(api: Api, desk: Desk) -> None:
+    """A primary failed, and what it had told last never came to the one that stands in for it."""
+    async with reading(api.client) as stream:
+        await stream.started()
+        here = read_cursor(stream.last_id)
+    assert here is not None
+    ahead = write_cursor(Cursor(Mark(here.before.xmax + 1_000_000, here.before.at_ms)))
+    async with reading(api.client, ahead) as stream:
+        assert (await stream.next()).name == "gap"
+        job_id = desk.enqueue()
+        assert (await stream.next()).what == ("enqueued", str(job_id))
+
+
+async def test_what_is_rolled_up_is_still_told(api: Api, desk: Desk) -> None:
+    async with reading(api.client) as stream:
+        await stream.started()
+        before = read_cursor(stream.last_id)
+    assert before is not None
+    jobs = [desk.enqueue() for _ in range(3)]
+    await drain(desk, {QUEUE: Scripted()})
+    desk.admin.execute("update outbox.stat_second set at = at - interval '30 minutes'")
+    connection = await connect(api.database)
+    assert await engine.roll_up(connection) > 0
+    await connection.close()
+    assert desk.value("select count(*) from outbox.stat_second where ids is not null") == 0
+    assert desk.value("select sum(cardinality(ids)) from outbox.outcome_log") == 3
+    mark = Mark(before.before.xmax, before.before.at_ms - 3_600_000, before.before.open)
+    async with reading(api.client, write_cursor(Cursor(mark))) as stream:
+        told = {(await stream.next()).what for _ in range(6)}
+    assert told == {(name, str(j)) for name in ("enqueued", "completed") for j in jobs}

@@ -145,3 +145,51 @@ async def test_enqueueing_reads_the_rows_of_its_own_keys(backlog: Desk, jobs: in
         for _ in range(2):  # the second time, all of them are duplicates
             await producer.connection.execute(query(name), parameters)
             assert objections(producer.take(), rows_max=8 * jobs + 200) == []
+
+
+FOLLOWED = 20_000
+LONG_AGO = """
+insert into outbox.outcome_log (at, xid, lane_id, ids, lease_nos)
+select date_trunc('second', now()) - n * interval '20 s', '3', 1,
+       array[outbox.id_floor(now() - interval '1 hour') + n], array[1]
+from generate_series(1, %(rows)s) as n
+"""
+LATELY = """
+insert into outbox.stat_second (at, xid, lane_id, sent, ids, lease_nos)
+select date_trunc('second', now()) - (60 + n %% 1200) * interval '1 s', '3', 1, 1,
+       array[outbox.id_floor(now() - interval '1 hour') + n], array[1]
+from generate_series(1, %(rows)s) as n
+"""
+SAID = """
+insert into outbox.progress (id, at, xid, done, total, lease_no, tenant_id)
+select n, now() - interval '1 minute', '3', 1, 2, 1, 'default'
+from generate_series(1, %(rows)s) as n
+"""
+
+
+async def test_following_reads_what_is_new_alone(backlog: Desk) -> None:
+    """However long history is, and whoever reports besides."""
+    for statement in (LONG_AGO, LATELY, SAID):
+        backlog.admin.execute(statement.encode(), {"rows": FOLLOWED})
+    snapshot = "select pg_current_snapshot()::text"
+    before = backlog.value(snapshot)
+    for _ in range(5):
+        backlog.enqueue(expires_at="2020-01-01T00:00:00Z")
+    seen = backlog.value(snapshot)
+    now = backlog.value("select date_trunc('second', clock_timestamp()) - interval '2 s'")
+    after = backlog.value("select outbox.id_floor(clock_timestamp() - interval '5 s')")
+    place = {"from_at": now, "after_second": now, "after_id": -1, "after_rank": -1}
+    marks = {"before": before, "seen": seen}
+    found = {}
+    async with watching(backlog.database, "outbox_api") as watch:
+        await watch.connection.execute("select set_config('outbox.tenant', '*', false)")
+        for name, parameters in (
+            ("stream_jobs", {"after": after, "rows_max": 5_000}),
+            ("stream_outcomes", place | {"rows_max": 500}),
+            ("stream_progress", place | {"rows_max": 500}),
+        ):
+            watch.take()
+            cursor = await watch.connection.execute(query(name), marks | parameters)
+            found[name] = len(await cursor.fetchall())
+            assert objections(watch.take(), rows_max=300) == [], name
+    assert found == {"stream_jobs": 5, "stream_outcomes": 5, "stream_progress": 0}
