@@ -31,6 +31,11 @@ SKEW_S_MAX = 1.0
 PARTITION_DAYS_MIN = 7
 RETENTION_LAG_DAYS_MAX = 2
 TRANSACTION_S_MAX = 300.0
+PREPARED_S_MAX = 60.0
+"""Two-phase commits take moments; what is older was forgotten."""
+SLOT_BYTES_MAX = 4 * 1024**3
+SLOT_XIDS_MAX = 5_000_000
+"""What a replication slot in use may keep back: WAL, and dead rows of so many transactions."""
 WAITING_S_MAX = 60.0
 
 State: TypeAlias = Literal["ok", "warning", "fault"]
@@ -81,6 +86,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     unserved: list[str]
     dead_letters: int
     has_keys: bool
+    slots: list[str]
+    prepared: list[str]
     oldest_pid: int | None
     oldest_transaction_s: float | None
 
@@ -178,7 +185,13 @@ async def _look(database: Database) -> _Found | str:
     try:
         async with database.transaction(EVERY_TENANT, read_only=True) as connection:
             before = datetime.now(UTC)
-            row = await fetch_one(connection, Findings, "doctor", {"alive_s": 10.0})
+            bounds = {
+                "alive_s": 10.0,
+                "slot_bytes": SLOT_BYTES_MAX,
+                "slot_xids": SLOT_XIDS_MAX,
+                "prepared_s": PREPARED_S_MAX,
+            }
+            row = await fetch_one(connection, Findings, "doctor", bounds)
             after = datetime.now(UTC)
     except psycopg.errors.InsufficientPrivilege as error:
         return first_line(error)
@@ -275,6 +288,29 @@ def _upkeep(row: Findings) -> Iterator[Check]:
         )
     else:
         yield Check("transactions", "ok", f"the oldest is {age_s:.0f} s old")
+    yield from _kept_back(row)
+
+
+def _kept_back(row: Findings) -> Iterator[Check]:
+    """Look at what no session shows: it outlives them all, and a restart."""
+    for slot in row.slots:
+        name = slot.split(" ", 1)[0]
+        advice = (
+            f"Start what reads it, or: select pg_drop_replication_slot('{name}'). "
+            "max_slot_wal_keep_size bounds what a slot can keep."
+        )
+        yield Check("replication slots", "warning", slot, advice)
+    if not row.slots:
+        yield Check("replication slots", "ok", "none keeps WAL or dead rows back")
+    for prepared in row.prepared:
+        gid = prepared.rsplit(" of ", 1)[0]
+        advice = (
+            f"It keeps its locks and every dead row since. Ask its transaction manager, "
+            f"then: commit prepared {gid}, or rollback prepared {gid}."
+        )
+        yield Check("prepared transactions", "warning", prepared, advice)
+    if not row.prepared:
+        yield Check("prepared transactions", "ok", "none was left behind")
 
 
 def _retention(row: Findings) -> Check:

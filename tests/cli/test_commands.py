@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -12,12 +13,15 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import typer
 
-from outbox.embedded import EmbeddedServer
+from outbox.embedded import SERVICE_ROLE, EmbeddedServer
+from outbox.migrate import migrate
 from outbox.sealing import Keyring, Sealed
 from outbox.store.providers import open_credentials, place_of
+from outbox_cli import doctor
 from tests.cli.shell import COMMAND, Shell
-from tests.postgres import Database
+from tests.postgres import RUN, Database, binaries_of
 
 TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -490,3 +494,53 @@ def test_ctrl_c_while_the_command_line_still_loads_ends_it_without_a_traceback(
     assert code == -signal.SIGINT
     assert "Traceback" not in told
     assert "KeyboardInterrupt" not in told
+
+
+def test_the_doctor_names_what_keeps_wal_and_dead_rows_back_though_no_session_shows(
+    pytestconfig: pytest.Config,
+    postgres_version: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    binaries = binaries_of(postgres_version)
+    if binaries is None:
+        pytest.skip(f"no binaries of Postgres {postgres_version} on this machine")
+    settings = {"wal_level": "logical", "max_prepared_transactions": "5"}
+    with (
+        pytestconfig.stash[RUN].data_dir() as data_dir,
+        EmbeddedServer.acquire(data_dir, binaries=binaries, settings=settings) as server,
+    ):
+        migrate(server.admin_url, service_role=SERVICE_ROLE)
+        monkeypatch.setenv("OUTBOX_DATABASE_URL", server.url)
+
+        def kept_back() -> list[tuple[str, str, str]]:
+            with contextlib.suppress(typer.Exit):
+                doctor.doctor(json=True)
+            return [
+                (check["state"], check["found"], check["advice"])
+                for check in json.loads(capsys.readouterr().out)
+                if check["name"] in ("replication slots", "prepared transactions")
+            ]
+
+        assert [state for state, *_ in kept_back()] == ["ok", "ok"]
+        with psycopg.connect(server.admin_url, autocommit=True) as admin:
+            admin.execute("select pg_create_physical_replication_slot('old_standby', true)")
+            admin.execute("select pg_create_logical_replication_slot('cdc', 'pgoutput')")
+            admin.execute("begin; create table forgotten (); prepare transaction 'it''s mine'")
+            # A two-phase commit that is under way is nobody's mistake.
+            assert [state for state, *_ in kept_back()] == ["warning", "warning", "ok"]
+            monkeypatch.setattr(doctor, "PREPARED_S_MAX", 0.0)
+            *slots, prepared = kept_back()
+            found = {name: words for _, said, words in slots for name in [said.split()[0]]}
+            assert set(found) == {"old_standby", "cdc"}
+            assert "pg_drop_replication_slot('cdc')" in found["cdc"]
+            assert all(
+                "nobody reads it) keeps" in said and "of WAL" in said for _, said, _ in slots
+            )
+            assert prepared[1].startswith("'it''s mine' of ")
+            assert "rollback prepared 'it''s mine'" in prepared[2]
+            # What it advises does it.
+            admin.execute("rollback prepared 'it''s mine'")
+            for name in found:
+                admin.execute("select pg_drop_replication_slot(%s)", (name,))
+        assert [state for state, *_ in kept_back()] == ["ok", "ok"]

@@ -65,6 +65,22 @@ select clock_timestamp() as now,
        (select count(*) from outbox.dead_letter as d where d.replayed_at is null) as dead_letters,
        exists (select from outbox.api_key as k
                where k.revoked_at is null and (k.expires_at is null or k.expires_at > clock_timestamp())) as has_keys,
+       array(select format('%%s (%%s, %%s) keeps %%s of WAL%%s%%s', r.slot_name, r.slot_type,
+                           case when r.active then 'in use' else 'nobody reads it' end,
+                           coalesce(pg_size_pretty(r.kept_bytes), 'nothing'),
+                           case when r.xmin is not null
+                                then format(', and every dead row of the last %%s transactions', age(r.xmin)) end,
+                           case when r.wal_status in ('unreserved', 'lost') then format('; it is %%s', r.wal_status) end)
+             from (select s.*, pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn()
+                                                    else pg_current_wal_lsn() end, s.restart_lsn) as kept_bytes
+                   from pg_replication_slots as s where not s.temporary) as r
+             where not r.active or r.wal_status in ('unreserved', 'lost') or r.kept_bytes > %(slot_bytes)s
+                or age(r.xmin) > %(slot_xids)s
+             order by r.kept_bytes desc nulls last limit 100) as slots,
+       array(select format('%%L of %%s, for %%s s', p.gid, p.owner, extract(epoch from clock_timestamp() - p.prepared)::int)
+             from pg_prepared_xacts as p
+             where p.database = current_database() and p.prepared <= clock_timestamp() - make_interval(secs => %(prepared_s)s)
+             order by p.prepared limit 100) as prepared,
        oldest.pid as oldest_pid,
        extract(epoch from clock_timestamp() - oldest.xact_start)::float8 as oldest_transaction_s
 from outbox.setting as s
