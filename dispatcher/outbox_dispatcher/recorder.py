@@ -314,19 +314,21 @@ class Recorder:
         hold = pending.hold
         if hold is None:
             return
+        apart = "test:" if claimed.test else ""  # outbox.is_test_lane
         if hold.scope == "ambiguous":
             # Nobody probes it: that would be sending it again.
             pending.recorded.next_lane = await engine.hold_lane(
                 connection,
                 tenant_id=claimed.tenant_id,
                 queue=claimed.queue,
-                scope="ambiguous",
+                scope=f"{apart}ambiguous",
                 code="delivery.ambiguous",
                 reason="It may have been delivered: release it, or withdraw it",
                 probe_s=None,
             )
             return
-        scope = "" if hold.scope == "lane" else f"{hold.scope}:{hold.scope_key or claimed.job_id}"
+        key = hold.scope_key or claimed.job_id
+        scope = "" if hold.scope == "lane" else f"{apart}{hold.scope}:{key}"
         lane = await engine.hold_lane(
             connection,
             tenant_id=claimed.tenant_id,

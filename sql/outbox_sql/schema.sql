@@ -1196,6 +1196,7 @@ CREATE TABLE outbox.dead_letter (
     error_class text,
     error_code text,
     error_message text NOT NULL,
+    test boolean DEFAULT false NOT NULL,
     job jsonb,
     raw_value text,
     replayed_at timestamp with time zone,
@@ -1375,6 +1376,10 @@ begin
     return coalesce(said, false);
 end
 $$;
+
+CREATE FUNCTION outbox.is_test_lane(scope text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((scope = 'test'::text) OR starts_with(scope, 'test:'::text));
 
 CREATE FUNCTION outbox.is_typical(job jsonb, user_id text, channel text, template_code text, locale text, meta jsonb, event_id text, campaign_id text, priority text, said_id text, job_id uuid) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2001,9 +2006,9 @@ begin
     end if;
     doomed := array(
         select l.lane_id from outbox.lane as l
-        where l.scope <> ''
+        where l.scope not in ('', 'test')
           and (l.held_at is null
-               or starts_with(l.scope, 'job:') and l.held_at < clock_timestamp() - interval '1 hour')
+               or l.scope ~ '^(test:)?job:' and l.held_at < clock_timestamp() - interval '1 hour')
           and not exists (select from outbox.entry as e where e.lane_id = any(array[l.lane_id, -l.lane_id]))
         order by l.lane_id limit lanes_max);
     if cardinality(doomed) = 0 then
@@ -2013,7 +2018,7 @@ begin
     perform outbox.next_version();
     doomed := array(select l.lane_id from outbox.lane as l
                     where l.lane_id = any(doomed)
-                      and (l.held_at is null or starts_with(l.scope, 'job:')) for update skip locked);
+                      and (l.held_at is null or l.scope ~ '^(test:)?job:') for update skip locked);
     -- A statement of its own: it sees what was moved there before the rows were ours.
     doomed := array(select d from unnest(doomed) as d
                     where not exists (select from outbox.entry as e where e.lane_id = any(array[d, -d])));
@@ -2024,11 +2029,13 @@ begin
         t.cancelled, t.rescued, t.late, t.pickup_ms_sum, t.durations::int[], t.pickups::int[], t.attempts
     from outbox.stat_total as t
     join outbox.lane as l on l.lane_id = t.lane_id
-    join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
+    join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue
+        and m.scope = case when outbox.is_test_lane(l.scope) then 'test' else '' end
     where t.lane_id = any(doomed);
     delete from outbox.stat_total as t where t.lane_id = any(doomed);
     update outbox.stat_second as s set lane_id = m.lane_id
-    from outbox.lane as l join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
+    from outbox.lane as l join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue
+        and m.scope = case when outbox.is_test_lane(l.scope) then 'test' else '' end
     where l.lane_id = any(doomed) and s.lane_id = l.lane_id;
     foreach counts in array array['stat_quarter', 'stat_hour'] loop
         execute format($sql$
@@ -2040,7 +2047,8 @@ begin
                 outbox.sum_counts(g.pickups::bigint[])::int[], outbox.sum_counts(g.arrivals::bigint[])::int[]
             from gone as g
             join outbox.lane as l on l.lane_id = g.lane_id
-            join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
+            join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue
+        and m.scope = case when outbox.is_test_lane(l.scope) then 'test' else '' end
             group by g.at, m.lane_id
             on conflict (at, lane_id) do update
             set sent = h.sent + excluded.sent,
@@ -2138,6 +2146,7 @@ with recursive lanes as materialized (
     select l.lane_id, l.queue
     from outbox.lane as l
     where (of_queue is null or l.queue = of_queue) and (of_tenant is null or l.tenant_id = of_tenant)
+      and outbox.is_test_lane(l.scope) = outbox.in_test_mode()  -- test jobs count for test keys alone
 ), pages as materialized (
     -- All of the last ones from `body` on, and `parts` of those before.
     select b.n, b.body, least(b.body, case when walk then pages_max else pages_max / 2 end) as parts,
@@ -2640,7 +2649,7 @@ begin
     for update of x;
     if e.id is null then
         return 'ended';
-    elsif e.scope <> 'ambiguous' or e.claimed_by is not null then
+    elsif e.scope not in ('ambiguous', 'test:ambiguous') or e.claimed_by is not null then
         return 'not held';
     end if;
     update outbox.entry as x
@@ -4152,9 +4161,10 @@ CREATE VIEW outbox.notification_backlog AS
     min(e.available_at) FILTER (WHERE ((e.claimed_by IS NULL) AND (e.lane_id > 0) AND (e.available_at <= clock_timestamp()))) AS oldest_waiting_at
    FROM (outbox.entry e
      JOIN outbox.lane l ON ((l.lane_id = abs(e.lane_id))))
+  WHERE ((l.scope <> 'test'::text) AND (NOT starts_with(l.scope, 'test:'::text)))
   GROUP BY l.queue, l.tenant_id;
 
-COMMENT ON VIEW outbox.notification_backlog IS 'What waits and runs now, by queue and tenant.';
+COMMENT ON VIEW outbox.notification_backlog IS 'What waits and runs now, without test jobs, by queue and tenant.';
 
 CREATE TABLE outbox.stat_hour (
     at timestamp with time zone NOT NULL,
@@ -4235,9 +4245,10 @@ CREATE VIEW outbox.notification_count AS
             n.pickups,
             n.arrivals
            FROM outbox.stat_second n) s
-     JOIN outbox.lane l ON ((l.lane_id = s.lane_id)));
+     JOIN outbox.lane l ON ((l.lane_id = s.lane_id)))
+  WHERE ((l.scope <> 'test'::text) AND (NOT starts_with(l.scope, 'test:'::text)));
 
-COMMENT ON VIEW outbox.notification_count IS 'Counts by hour, queue and tenant of what happened then, in any number of rows, with histograms (outbox.quantile_s).';
+COMMENT ON VIEW outbox.notification_count IS 'Counts, without test jobs, by hour, queue and tenant of what happened then, in any number of rows, with histograms (outbox.quantile_s).';
 
 CREATE VIEW outbox.notification_delivery AS
  SELECT j.job_id,
@@ -4694,6 +4705,7 @@ CREATE VIEW outbox.queue_now WITH (security_invoker='true') AS
     min(e.available_at) FILTER (WHERE ((e.claimed_by IS NULL) AND (e.lane_id > 0) AND (e.available_at <= clock_timestamp()))) AS oldest_waiting_at
    FROM (outbox.entry e
      JOIN outbox.lane l ON ((l.lane_id = abs(e.lane_id))))
+  WHERE ((l.scope <> 'test'::text) AND (NOT starts_with(l.scope, 'test:'::text)))
   GROUP BY l.queue, l.tenant_id;
 
 CREATE TABLE outbox.receipt_expected (
@@ -5771,6 +5783,10 @@ GRANT ALL ON FUNCTION outbox.in_three_digits(number numeric) TO outbox_dispatche
 
 REVOKE ALL ON FUNCTION outbox.is_erased(wanted bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.is_erased(wanted bigint) TO outbox_dispatcher;
+
+REVOKE ALL ON FUNCTION outbox.is_test_lane(scope text) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.is_test_lane(scope text) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.is_test_lane(scope text) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.is_typical(job jsonb, user_id text, channel text, template_code text, locale text, meta jsonb, event_id text, campaign_id text, priority text, said_id text, job_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.is_typical(job jsonb, user_id text, channel text, template_code text, locale text, meta jsonb, event_id text, campaign_id text, priority text, said_id text, job_id uuid) TO outbox_dispatcher;

@@ -9,16 +9,24 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from outbox import alerts
 from outbox.channels.registry import load_handlers
+from outbox.store import alerts as alert_store
+from outbox.store import engine, queues, retention
+from outbox.store.alerts import Told
+from outbox.store.pool import EVERY_TENANT, Database
 from tests.api.conftest import Api, job, running_api
+from tests.api.stage import FAIL, behind
 from tests.channels.hook_server import hook_server
 from tests.channels.mail_server import mail_server
 from tests.e2e.test_channels_through_the_engine import person
 from tests.e2e.test_devices import device
 from tests.e2e.test_tenants import add_provider, delivering
-from tests.engine.desk import QUEUE, Desk, Scripted, dispatching
+from tests.engine.desk import QUEUE, Desk, Scripted, connect, dispatching
 
 P256DH = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"
+FAILURES = 21
+"""More than a rate of failures is judged by."""
 AUTH = "BTBZMqHH6r4Tts7J_aSIgg"
 ADDRESSES: dict[str, dict[str, object]] = {
     "email": {"to": "ann@example.com"},
@@ -129,12 +137,72 @@ async def test_what_a_test_job_finds_wrong_holds_nobody_else(desk: Desk, api: Ap
             await desk.until(lambda: desk.status(refused) == "pending" and held(desk) != [])
             in_earnest = await post(api.client)
             await desk.until_status(in_earnest, "sent")
-    assert held(desk) == [(f"job:{refused}", "smtp.535")]
+    assert held(desk) == [(f"test:job:{refused}", "smtp.535")]
     assert len(server.mails) == 1
 
 
 def held(desk: Desk) -> list[tuple[object, ...]]:
     return desk.rows("select scope, hold_code from outbox.lane where held_at is not null")
+
+
+async def test_test_jobs_are_in_no_figure_and_open_no_alert(
+    desk: Desk, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "ROUND_S", 1_000_000.0)
+    async with with_test_key(api, "default") as test, Database(desk.database.url) as pool:
+        await make_round(pool)  # in the very first one no code is news
+        async with mail_server() as server, delivering(desk, server):
+            tried = [await post(test, to="fail+550@sink.test") for _ in range(FAILURES)]
+            tried.append(await post(test))
+            stuck = await post(test, to="fail+535@sink.test")
+            for job_id in tried:
+                await desk.until_status(job_id, "sent", "failed")
+            await desk.until(lambda: desk.status(stuck) == "pending" and held(desk) != [])
+            for _ in range(5):
+                assert await make_round(pool) == []
+            # What is waiting, or was, and when: nothing, for whoever looks after what is real.
+            live = await figures(api.client)
+            assert (live["waiting"], live["completed"], live["failed"]) == (0, 0, 0)
+            text = (await api.client.get("/metrics")).text
+            assert 'outbox_dead_letters{queue="email"' not in text
+            assert "outbox_lane_held{" not in text
+            assert 'outbox_attempts_total{queue="email"' not in text
+            # A test key's figures are of test jobs.
+            own = await figures(test)
+            assert (own["completed"], own["failed"]) == (1, FAILURES)
+            # Also once the narrower lane is gone and all is folded into totals.
+            desk.admin.execute("update outbox.stat_second set at = at - interval '1 hour'")
+            connection = await connect(desk.database)
+            await engine.roll_up(connection)
+            assert (await test.post(f"/api/v1/jobs/{stuck}/cancel")).status_code == 200
+            desk.admin.execute("update outbox.lane set held_at = held_at - interval '2 hours'")
+            await retention.prune_lanes(connection)
+            await engine.roll_up(connection)
+            await connection.close()
+        scopes = {row[0] for row in desk.rows("select scope from outbox.lane")}
+        assert "test" in scopes
+        assert not any(scope.startswith("test:") for scope in scopes)
+        assert (await figures(api.client))["total_failed"] == 0
+        assert (await figures(test))["total_failed"] == FAILURES
+        # A real one is news all the same.
+        await post(api.client)
+        behind(api, FAIL.replace("recipient.no_address", "smtp.550"))
+        told = [told.alert.subject for told in await make_round(pool)]
+        assert "smtp.550" in told
+
+
+async def figures(client: httpx.AsyncClient) -> dict[str, int]:
+    answer = await client.get("/api/v1/queues/email/stats")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, int] = answer.json()
+    return found
+
+
+async def make_round(pool: Database) -> list[Told]:
+    async with pool.transaction(EVERY_TENANT) as connection:
+        rows = await queues.stats(connection, tenant=None)
+        gauges = await queues.gauges(connection)
+        return await alert_store.make_round(connection, rows, gauges, every_s=0.0)
 
 
 async def test_test_jobs_go_on_where_the_lane_in_earnest_is_held(desk: Desk, api: Api) -> None:

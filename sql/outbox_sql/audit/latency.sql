@@ -1,6 +1,7 @@
 -- How long it took until jobs were delivered, from when they might first be (accepted, and send_after come),
 -- and how long an attempt that was due waited for a dispatcher: quantiles in seconds, by day (UTC) of the delivery
--- and queue. They come from histograms, so one is right to within its bucket.
+-- and queue. They come from histograms, so one is right to within its bucket; above a day (a wait: above five
+-- minutes) it reads as that. Test jobs are left out.
 -- param tenant text '*' whose jobs; * for every tenant
 -- param days int '7' what was delivered today and on so many days before
 \if :{?tenant} \else \set tenant '*' \endif

@@ -1,5 +1,6 @@
 -- Who uses the service how much: what came to an end by tenant, in how many attempts, and what waits now.
--- Largest first. A job that was replayed is counted by each of its ends.
+-- Largest first. Ends are counted, not jobs: one that was replayed is counted by each of its ends. Test jobs are
+-- left out.
 -- param days int '30' what ended today and on so many days before
 \if :{?days} \else \set days '30' \endif
 with ended as (

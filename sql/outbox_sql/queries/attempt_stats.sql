@@ -1,5 +1,5 @@
 -- What attempts came to since counting began, by queue: their outcomes, and in which buckets their
--- durations and delays (due -> started) fell. For metrics; asked every few seconds at most.
+-- durations and delays (due -> started) fell. Without test jobs. For metrics; asked every few seconds at most.
 with counted as materialized (
     select l.queue, s.duration_ms_sum, s.pickup_ms_sum, s.durations, s.pickups, s.attempts
     from outbox.lane as l
@@ -8,6 +8,7 @@ with counted as materialized (
           union all
           select lane_id, duration_ms_sum, pickup_ms_sum, durations, pickups, attempts
           from outbox.stat_total where attempts is not null) as s on s.lane_id = l.lane_id
+    where not outbox.is_test_lane(l.scope)
 ), buckets as (
     select b.queue, array_agg(b.duration order by b.n) as durations, array_agg(b.pickup order by b.n) as pickups
     from (select c.queue, h.n, sum(h.duration)::bigint as duration, sum(h.pickup)::bigint as pickup

@@ -16,9 +16,9 @@ with over as materialized (
     delete from outbox.entry as e
     where e.id = any(array(select id from over))
 ), judged as materialized (
-    select o.*, j.tenant_id, j.queue, j.job_id, j.created_at, j.job
+    select o.*, j.tenant_id, j.queue, j.job_id, j.created_at, j.test, j.job
     from over as o
-    cross join lateral (select j.tenant_id, j.queue, j.job_id, j.created_at, j.job
+    cross join lateral (select j.tenant_id, j.queue, j.job_id, j.created_at, j.test, j.job
                         from outbox.job as j where j.id = o.id offset 0) as j
 ), history as (
     insert into outbox.delivery (id, finished_at, epoch, lease_no, series, attempt, terminal, status, tenant_id, lane_id,
@@ -28,9 +28,9 @@ with over as materialized (
     from judged as j
 ), dead as (
     insert into outbox.dead_letter (id, job_id, series, attempts, tenant_id, queue, reason, error_class, error_code,
-        error_message, job)
+        error_message, test, job)
     select j.id, j.job_id, j.series, j.attempt, j.tenant_id, j.queue, 'exhausted', 'configuration', j.hold_code,
-        coalesce(j.hold_reason, 'held for too long'), outbox.whole_job(j.job_id, j.created_at, j.job)
+        coalesce(j.hold_reason, 'held for too long'), j.test, outbox.whole_job(j.job_id, j.created_at, j.job)
     from judged as j
 ), counted as (
     insert into outbox.stat_second (at, epoch, lane_id, failed, ids, lease_nos)

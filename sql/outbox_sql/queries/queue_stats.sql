@@ -1,11 +1,14 @@
 -- Figures of queues as the caller sees them: all, or one. Counts of live jobs are of now, and those that
 -- `estimated` names are no counts (see queue_counts); those of ended ones are of the last 15 minutes;
--- totals are of all time that is counted.
-with lanes as (
-    select l.lane_id, l.queue, l.paused_at, l.held_at
+-- totals are of all time that is counted. Test jobs are no part of them, but for a test key, whose figures
+-- are of test jobs alone.
+with all_lanes as (
+    select l.lane_id, l.queue, l.paused_at, l.held_at, outbox.is_test_lane(l.scope) = outbox.in_test_mode() as counts
     from outbox.lane as l
     where (%(queue)s::text is null or l.queue = %(queue)s)
       and (%(tenant)s::text is null or l.tenant_id = %(tenant)s)
+), lanes as (
+    select l.lane_id, l.queue from all_lanes as l where l.counts
 ), recent as (
     -- Seconds are folded into minutes and totals only once they are 20 minutes old.
     select l.queue, sum(s.sent)::bigint as completed, sum(s.failed)::bigint as failed,
@@ -45,12 +48,13 @@ with lanes as (
       on s.lane_id = l.lane_id
     group by l.queue
 ), names as (
-    select l.queue, bool_or(l.paused_at is not null) as any_paused, count(*) filter (where l.held_at is not null) as held
-    from lanes as l group by l.queue
+    select l.queue, bool_or(l.paused_at is not null) as any_paused,
+           count(*) filter (where l.held_at is not null and l.counts) as held
+    from all_lanes as l group by l.queue
     union
     select h.name, false, 0 from outbox.handler as h
     where (%(queue)s::text is null or h.name = %(queue)s)
-      and not exists (select from lanes as l where l.queue = h.name)
+      and not exists (select from all_lanes as l where l.queue = h.name)
 )
 select n.queue,
        coalesce(v.waiting, 0) as waiting,

@@ -72,14 +72,14 @@ with o as materialized (
       and (not j.late or (select true from outbox.job as f where f.id = j.id))
 ), dead as (
     insert into outbox.dead_letter (failed_at, id, job_id, series, attempts, tenant_id, queue, reason, error_class,
-        error_code, error_message, job)
+        error_code, error_message, test, job)
     select j.finished_at, j.id, f.job_id, j.series, j.attempt, f.tenant_id, f.queue, j.dead_reason, j.error_class,
-        j.error_code, case when j.erased then 'erased' else coalesce(j.error_message, j.error_code, 'failed') end,
+        j.error_code, case when j.erased then 'erased' else coalesce(j.error_message, j.error_code, 'failed') end, f.test,
         -- The job may still read here as it was before.
         case when j.erased then jsonb_build_object('job_id', f.job_id, 'erased', true)
              else outbox.whole_job(f.job_id, f.created_at, f.job) end
     from judged as j
-    cross join lateral (select f.job_id, f.tenant_id, f.queue, f.created_at, f.job
+    cross join lateral (select f.job_id, f.tenant_id, f.queue, f.created_at, f.test, f.job
                         from outbox.job as f where f.id = j.id offset 0) as f
     where j.dead_reason is not null and not j.late
 ), counted as (

@@ -27,10 +27,10 @@ with lost as materialized (
     returning e.id
 ), judged as materialized (
     select l.*, g.id is not null as ended, coalesce(g.cancel, false) as cancelled, j.tenant_id, j.queue, j.job_id,
-           j.created_at, j.job
+           j.created_at, j.test, j.job
     from lost as l
     left join gone as g on g.id = l.id
-    cross join lateral (select j.tenant_id, j.queue, j.job_id, j.created_at, j.job
+    cross join lateral (select j.tenant_id, j.queue, j.job_id, j.created_at, j.test, j.job
                         from outbox.job as j where j.id = l.id offset 0) as j
 ), history as (
     insert into outbox.delivery (id, started_at, finished_at, next_attempt_at, epoch, lease_no, series, attempt,
@@ -43,9 +43,9 @@ with lost as materialized (
     on conflict (id, lease_no, late) do nothing
 ), dead as (
     insert into outbox.dead_letter (id, job_id, series, attempts, tenant_id, queue, reason, error_class, error_code,
-        error_message, job)
+        error_message, test, job)
     select j.id, j.job_id, j.series, j.attempt, j.tenant_id, j.queue, 'exhausted', 'temporary', 'lease.lost',
-        'three dispatchers died while they had it', outbox.whole_job(j.job_id, j.created_at, j.job)
+        'three dispatchers died while they had it', j.test, outbox.whole_job(j.job_id, j.created_at, j.job)
     from judged as j where j.ended and not j.cancelled
 ), counted as (
     insert into outbox.stat_second (at, epoch, lane_id, rescued, failed, cancelled, ids, lease_nos)

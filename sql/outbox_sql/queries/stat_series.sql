@@ -1,6 +1,6 @@
 -- What was done over time, a row for each step and queue that had something: for plots. Seconds are younger than
 -- 20 minutes or so; older are quarters of an hour, kept for two days, and hours. It reads counts alone, so history
--- costs nothing. Run it unprepared: of quarters and hours the planner then leaves one out.
+-- costs nothing; test jobs are told to a test key alone. Run it unprepared: of quarters and hours the planner then leaves one out.
 with counted as (
     select s.at, s.lane_id, s.sent, s.failed, s.retrying, s.durations, s.pickups
     from outbox.stat_second as s
@@ -33,7 +33,8 @@ select l.queue,
        ]::bigint[] as pickups
 from counted as s
 join outbox.lane as l on l.lane_id = s.lane_id
-where (%(tenant)s::text is null or l.tenant_id = %(tenant)s)
+where outbox.is_test_lane(l.scope) = outbox.in_test_mode()
+  and (%(tenant)s::text is null or l.tenant_id = %(tenant)s)
   and (%(queue)s::text is null or l.queue = %(queue)s)
 group by 1, 2
 order by 2, 1

@@ -198,7 +198,7 @@ def _actions(row: FullJobRow, scope: str) -> list[tuple[str, str]]:
     if row.status in ("sent", "expired", "cancelled"):
         return [("resend", "Resend as new")]
     actions = []
-    if scope == "ambiguous":
+    if scope in ("ambiguous", "test:ambiguous"):
         actions.append(("release", "Send although in doubt"))
     if row.status in ("scheduled", "retrying"):
         actions.append(("promote", "Promote: do it now"))

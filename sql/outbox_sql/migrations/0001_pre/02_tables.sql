@@ -114,7 +114,7 @@ create table outbox.handler (
 );
 
 -- One tenant x one queue; `scope` is not empty for a narrower lane: a hold's (template:…, endpoint:…, job:…), or
--- what waits for the rate of a destination (destination:…), or test jobs (test), whose trouble is nobody else's. Limits stand at the lane without a scope, for all of them.
+-- what waits for the rate of a destination (destination:…), or test jobs (test; test:… for their own holds), whose trouble is nobody else's. Limits stand at the lane without a scope, for all of them.
 create table outbox.lane (
     lane_id           int         generated always as identity primary key,
     tenant_id         text        not null,
@@ -373,6 +373,7 @@ create table outbox.dead_letter (
     error_class       text,
     error_code        text,
     error_message     text        not null,
+    test              boolean     not null default false,
     job               jsonb,
     raw_value         text,
     replayed_at       timestamptz,

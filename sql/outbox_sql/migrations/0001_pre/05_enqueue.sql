@@ -79,6 +79,12 @@ create function outbox.in_test_mode() returns boolean
     language sql stable parallel safe
     return current_setting('outbox.mode', true) is not distinct from 'test';
 
+-- Whether a lane is one of test jobs: theirs, or a narrower one of theirs. What is counted is counted by lane, so
+-- figures leave them out without knowing a single job.
+create function outbox.is_test_lane(scope text) returns boolean
+    language sql immutable parallel safe
+    return scope = 'test' or starts_with(scope, 'test:');
+
 create function outbox.scope_now() returns text
     language sql stable parallel safe
     return case when current_setting('outbox.mode', true) = 'test' then 'test' else '' end;

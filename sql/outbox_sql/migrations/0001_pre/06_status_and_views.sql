@@ -268,6 +268,7 @@ select l.queue, l.tenant_id,
            as oldest_waiting_at
 from outbox.entry as e
 join outbox.lane as l on l.lane_id = abs(e.lane_id)
+where l.scope <> 'test' and not starts_with(l.scope, 'test:')
 group by l.queue, l.tenant_id;
 
 -- The same for auditors, by the owner's rights.
@@ -276,7 +277,7 @@ begin
     execute 'create view outbox.notification_backlog as ' || pg_get_viewdef('outbox.queue_now'::regclass);
 end
 $$;
-comment on view outbox.notification_backlog is 'What waits and runs now, by queue and tenant.';
+comment on view outbox.notification_backlog is 'What waits and runs now, without test jobs, by queue and tenant.';
 
 -- Histograms: arrays of counts by bucket, whose upper bounds are those of outbox/telemetry.py; one more holds the rest.
 create function outbox.pickup_bounds_s() returns float8[] language sql immutable parallel safe
@@ -318,6 +319,7 @@ from (select h.at, h.lane_id, h.sent, h.failed, h.expired, h.cancelled, h.retryi
       select date_trunc('hour', n.at), n.lane_id, n.sent, n.failed, n.expired, n.cancelled, n.retrying, n.rescued, n.late,
              n.pickups, n.arrivals
       from outbox.stat_second as n) as s
-join outbox.lane as l on l.lane_id = s.lane_id;
+join outbox.lane as l on l.lane_id = s.lane_id
+where l.scope <> 'test' and not starts_with(l.scope, 'test:');  -- outbox.is_test_lane, which auditors may not call
 comment on view outbox.notification_count is
-    'Counts by hour, queue and tenant of what happened then, in any number of rows, with histograms (outbox.quantile_s).';
+    'Counts, without test jobs, by hour, queue and tenant of what happened then, in any number of rows, with histograms (outbox.quantile_s).';

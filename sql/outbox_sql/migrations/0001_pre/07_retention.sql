@@ -186,7 +186,7 @@ $$;
 
 -- Delete narrow lanes (a hold's, or what waits for a destination) that have nothing in line any more; they are
 -- made again when they are needed. What was counted there goes on to the queue's own lane. Returns how many.
--- Held ones stay, but for those of one job, which is gone: nothing would ever probe them. Whoever moves an entry
+-- Test jobs' own lane stays, so that what is counted there is never taken for real. Held ones stay, but for those of one job, which is gone: nothing would ever probe them. Whoever moves an entry
 -- to a lane holds the lane's row until that is committed (record.sql), so no lane goes from under one.
 create function outbox.prune_lanes(lanes_max int default 500) returns int
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -200,9 +200,9 @@ begin
     end if;
     doomed := array(
         select l.lane_id from outbox.lane as l
-        where l.scope <> ''
+        where l.scope not in ('', 'test')
           and (l.held_at is null
-               or starts_with(l.scope, 'job:') and l.held_at < clock_timestamp() - interval '1 hour')
+               or l.scope ~ '^(test:)?job:' and l.held_at < clock_timestamp() - interval '1 hour')
           and not exists (select from outbox.entry as e where e.lane_id = any(array[l.lane_id, -l.lane_id]))
         order by l.lane_id limit lanes_max);
     if cardinality(doomed) = 0 then
@@ -212,7 +212,7 @@ begin
     perform outbox.next_version();
     doomed := array(select l.lane_id from outbox.lane as l
                     where l.lane_id = any(doomed)
-                      and (l.held_at is null or starts_with(l.scope, 'job:')) for update skip locked);
+                      and (l.held_at is null or l.scope ~ '^(test:)?job:') for update skip locked);
     -- A statement of its own: it sees what was moved there before the rows were ours.
     doomed := array(select d from unnest(doomed) as d
                     where not exists (select from outbox.entry as e where e.lane_id = any(array[d, -d])));
@@ -223,11 +223,13 @@ begin
         t.cancelled, t.rescued, t.late, t.pickup_ms_sum, t.durations::int[], t.pickups::int[], t.attempts
     from outbox.stat_total as t
     join outbox.lane as l on l.lane_id = t.lane_id
-    join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
+    join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue
+        and m.scope = case when outbox.is_test_lane(l.scope) then 'test' else '' end
     where t.lane_id = any(doomed);
     delete from outbox.stat_total as t where t.lane_id = any(doomed);
     update outbox.stat_second as s set lane_id = m.lane_id
-    from outbox.lane as l join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
+    from outbox.lane as l join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue
+        and m.scope = case when outbox.is_test_lane(l.scope) then 'test' else '' end
     where l.lane_id = any(doomed) and s.lane_id = l.lane_id;
     foreach counts in array array['stat_quarter', 'stat_hour'] loop
         execute format($sql$
@@ -239,7 +241,8 @@ begin
                 outbox.sum_counts(g.pickups::bigint[])::int[], outbox.sum_counts(g.arrivals::bigint[])::int[]
             from gone as g
             join outbox.lane as l on l.lane_id = g.lane_id
-            join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue and m.scope = ''
+            join outbox.lane as m on m.tenant_id = l.tenant_id and m.queue = l.queue
+        and m.scope = case when outbox.is_test_lane(l.scope) then 'test' else '' end
             group by g.at, m.lane_id
             on conflict (at, lane_id) do update
             set sent = h.sent + excluded.sent,

@@ -128,7 +128,7 @@ grant execute on function outbox.find_job, outbox.cancel_jobs, outbox.retry_job,
     outbox.live_status, outbox.waits_for, outbox.ended_status, outbox.accepted_status, outbox.whole_job, outbox.from_priority,
     outbox.to_priority, outbox.id_time, outbox.id_floor, outbox.ring, outbox.partition_days_left, outbox.days_of,
     outbox.make_partitions, outbox.retention_lag, outbox.clean_jobs, outbox.address_hash, outbox.to_time, outbox.uuid5, outbox.pointer,
-    outbox.in_test_mode, outbox.told_of, outbox.told_of_person, outbox.differing to outbox_api;
+    outbox.in_test_mode, outbox.is_test_lane, outbox.told_of, outbox.told_of_person, outbox.differing to outbox_api;
 grant select on outbox.job_key, outbox.job, outbox.entry, outbox.delivery, outbox.dead_letter, outbox.lane,
     outbox.receipt, outbox.operator_action, outbox.stat_second, outbox.stat_quarter, outbox.stat_hour, outbox.stat_total,
     outbox.outcome_log,
