@@ -54,6 +54,7 @@ def run(command: Callable[[], object]) -> NoReturn:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     code = OK
     try:
+        _refuse_closed_stdout()
         command()
     except BaseException as error:
         sentence, code = verdict(error)
@@ -63,10 +64,39 @@ def run(command: Callable[[], object]) -> NoReturn:
             raise
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has gone (`| head`): Python would complain at its exit.
+    except OSError as error:
+        # Python would try again at its exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output and has gone (`| head`) has what they wanted.
+        if code == OK and not isinstance(error, BrokenPipeError):
+            code = FAILED
+            say(
+                f"stdout did not take all of the answer: {error.strerror}. "
+                "What the command changed stays changed."
+            )
     sys.exit(code)
+
+
+def _refuse_closed_stdout() -> None:
+    """Raise Failure if whoever started us closed stdout: the answer, a key too, would be lost.
+
+    What is closed of the three is opened first, onto nothing: the next socket would be in its
+    place.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    # Python has None for what was closed, whatever its types say.
+    is_closed = sys.stdout is None
+    sys.stdin = sys.stdin or open(0, closefd=False)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)
+    if is_closed:
+        raise Failure(
+            "stdout is closed, so nothing was done: `>/dev/null` does without the answer."
+        )
 
 
 def leave() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
@@ -57,7 +58,7 @@ def create(
     key = catalog.new_key(mode)
     ends = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
 
-    async def work(connection: Connection) -> catalog.ApiKey:
+    async def work(connection: Connection) -> None:
         made = await catalog.create_key(
             connection,
             key,
@@ -71,14 +72,23 @@ def create(
         await catalog.note_action(
             connection, actor=actor(), action="key.create", tenant=tenant, detail=detail
         )
-        return made
+        _show(key, made, json=json)
 
     with acting("key.create", tenant=tenant, why=why):
-        made = in_transaction(work, make=True)
-    if json:
-        print_json({"key": key} | as_object(made))
-    else:
-        print(key)
+        in_transaction(work, make=True)
+
+
+def _show(key: str, made: catalog.ApiKey, *, json: bool) -> None:
+    """Print a key before it is committed: one that nobody could read must not be there."""
+    try:
+        if json:
+            print_json({"key": key} | as_object(made))
+        else:
+            print(key)
+        sys.stdout.flush()
+    except OSError as error:
+        why = "nobody reads it" if isinstance(error, BrokenPipeError) else error.strerror
+        raise Failure(f"The key was not made: stdout did not take it ({why}).") from error
 
 
 @app.command("ls")

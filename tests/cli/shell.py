@@ -54,12 +54,17 @@ class Shell:
             each.kill_all()
 
     def run(
-        self, *arguments: str, stdin: str | bytes = b"", env: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        stdin: str | bytes = b"",
+        env: Mapping[str, str] | None = None,
+        redirect: str = "",
     ) -> Done:
-        """Run a command to its end."""
+        """Run a command to its end; `redirect` is what a shell would have behind it."""
         given = stdin.encode() if isinstance(stdin, str) else stdin
+        shell = ("sh", "-c", f'exec "$@" {redirect}', "sh") if redirect else ()
         done = subprocess.run(
-            [*COMMAND, *arguments],
+            [*shell, *COMMAND, *arguments],
             cwd=self.folder,
             env=self.environ | dict(env or {}),
             input=given,

@@ -193,6 +193,32 @@ def test_a_reader_that_has_gone_ends_no_command_in_a_complaint(
             assert "pipe" not in err.lower(), (name, err)
 
 
+def test_with_stdout_closed_a_command_says_so_and_does_nothing(outbox: Shell) -> None:
+    for command in (("--help",), ("config",), ("jobs", "ls"), ("keys", "create", "ci")):
+        done = outbox.run(*command, redirect=">&-")
+        assert (done.code, done.out) == (1, ""), command
+        assert is_a_sentence(done.err), done.err
+        assert "stdout is closed" in done.err
+    assert outbox.run("keys", "ls", "--json", redirect="2>&-").json == []
+    assert "the file is empty" in outbox.run("send", "-", redirect="<&-").err
+
+
+def test_an_answer_that_cannot_be_written_is_told_and_no_key_is_made_unseen(
+    outbox: Shell,
+) -> None:
+    for command in (("--help",), ("config", "--json"), ("queues", "ls", "--json"), ("config",)):
+        done = outbox.run(*command, redirect=">/dev/full")
+        assert done.code == 1, command
+        assert is_a_sentence(done.err), done.err
+        assert "No space left" in done.err, done.err
+    for redirect in (">/dev/full", "| exec true"):
+        done = outbox.run("keys", "create", "ci", redirect=redirect)
+        assert is_a_sentence(done.err), done.err
+        assert "was not made" in done.err
+    assert outbox.run("keys", "ls", "--json").json == []
+    assert [row["action"] for row in outbox.run("log", "--json").json] == ["key.create"] * 2
+
+
 def test_everything_that_lists_or_shows_takes_json() -> None:
     app = typer.Typer()
     commands.add_to(app)
