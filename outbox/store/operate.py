@@ -14,15 +14,22 @@ from outbox.store.pool import Connection, fetch
 
 
 class SeriesRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What a queue did in one step of time. `durations`, `pickups` as in outbox.telemetry."""
+    """What was done in one step of time. `durations`, `pickups` as in outbox.telemetry."""
 
-    queue: str
     at: datetime
     sent: int
     failed: int
     retrying: int
     durations: list[int]
     pickups: list[int]
+
+
+class SparkRow(msgspec.Struct, frozen=True, kw_only=True):
+    """How many jobs a queue sent in one step of time."""
+
+    queue: str
+    at: datetime
+    sent: int
 
 
 class LaneRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,9 +104,22 @@ async def series(
     step_s: float,
     queue: str | None = None,
 ) -> list[SeriesRow]:
-    """Return what was done since then, by step and queue, oldest first."""
+    """Return what was done since then, by step, oldest first; of one queue or all together."""
     parameters = {"tenant": tenant, "queue": queue, "since": since, "step_s": step_s}
     return await fetch(connection, SeriesRow, "stat_series", parameters, prepare=False)
+
+
+async def sparks(
+    connection: Connection,
+    *,
+    tenant: str | None,
+    since: datetime,
+    step_s: float,
+    queue: str | None = None,
+) -> list[SparkRow]:
+    """Return how many jobs each queue sent, by step, since then; of the last 20 minutes."""
+    parameters = {"tenant": tenant, "queue": queue, "since": since, "step_s": step_s}
+    return await fetch(connection, SparkRow, "stat_sparks", parameters, prepare=False)
 
 
 async def lanes(

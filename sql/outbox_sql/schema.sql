@@ -5464,7 +5464,7 @@ CREATE POLICY own_tenant ON outbox.ordering_gap TO outbox_api USING ((EXISTS ( S
    FROM outbox.ordering o
   WHERE (o.ordering_id = ordering_gap.ordering_id))));
 
-CREATE POLICY own_tenant ON outbox.outcome_log TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
+CREATE POLICY own_tenant ON outbox.outcome_log TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR (EXISTS ( SELECT
    FROM outbox.lane l
   WHERE (l.lane_id = outcome_log.lane_id)))));
 
@@ -5490,19 +5490,19 @@ CREATE POLICY own_tenant ON outbox.socket TO outbox_api USING ((( SELECT outbox.
 
 CREATE POLICY own_tenant ON outbox.socket_message TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.stat_hour TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
+CREATE POLICY own_tenant ON outbox.stat_hour TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR (EXISTS ( SELECT
    FROM outbox.lane l
   WHERE (l.lane_id = stat_hour.lane_id)))));
 
-CREATE POLICY own_tenant ON outbox.stat_quarter TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
+CREATE POLICY own_tenant ON outbox.stat_quarter TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR (EXISTS ( SELECT
    FROM outbox.lane l
   WHERE (l.lane_id = stat_quarter.lane_id)))));
 
-CREATE POLICY own_tenant ON outbox.stat_second TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
+CREATE POLICY own_tenant ON outbox.stat_second TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR (EXISTS ( SELECT
    FROM outbox.lane l
   WHERE (l.lane_id = stat_second.lane_id)))));
 
-CREATE POLICY own_tenant ON outbox.stat_total TO outbox_api USING ((outbox.sees('*'::text) OR (EXISTS ( SELECT
+CREATE POLICY own_tenant ON outbox.stat_total TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR (EXISTS ( SELECT
    FROM outbox.lane l
   WHERE (l.lane_id = stat_total.lane_id)))));
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from outbox.store.operate import SeriesRow
+from outbox.store.operate import SeriesRow, SparkRow
 from outbox.telemetry import BUCKETS_S, empty_histogram
 
 
@@ -52,7 +52,7 @@ def since_of(chosen: Range, now: datetime) -> datetime:
 
 
 def plot_of(rows: Iterable[SeriesRow], chosen: Range, now: datetime) -> Plot:
-    """Fold all queues of each step."""
+    """Return what was done in every step, also where there was nothing."""
     since = since_of(chosen, now)
     steps = chosen.steps
     sent, failed = [0] * steps, [0] * steps
@@ -75,7 +75,7 @@ def plot_of(rows: Iterable[SeriesRow], chosen: Range, now: datetime) -> Plot:
     )
 
 
-def sparks_of(rows: Iterable[SeriesRow], chosen: Range, now: datetime) -> dict[str, list[int]]:
+def sparks_of(rows: Iterable[SparkRow], chosen: Range, now: datetime) -> dict[str, list[int]]:
     """Return how many each queue sent, step by step."""
     since = since_of(chosen, now)
     lines: dict[str, list[int]] = {}
@@ -91,7 +91,7 @@ def rate_of(line: list[int] | None, chosen: Range, *, steps: int = 4) -> float:
     return sum(line[-steps - 1 : -1]) / (steps * chosen.step_s) if line else 0.0
 
 
-def _index(row: SeriesRow, since: datetime, chosen: Range) -> int:
+def _index(row: SeriesRow | SparkRow, since: datetime, chosen: Range) -> int:
     return int((row.at - since).total_seconds() // chosen.step_s)
 
 

@@ -1,4 +1,4 @@
--- What was done over time, a row for each step and queue that had something: for plots. Seconds are younger than
+-- What was done over time, a row for each step that had something: for plots. Seconds are younger than
 -- 20 minutes or so; older are quarters of an hour, kept for two days, and hours. It reads counts alone, so history
 -- costs nothing; test jobs are told to a test key alone. Run it unprepared: of quarters and hours the planner then leaves one out.
 with counted as (
@@ -14,8 +14,7 @@ with counted as (
     from outbox.stat_hour as s
     where s.at >= %(since)s and %(step_s)s >= 3600
 )
-select l.queue,
-       date_bin(make_interval(secs => %(step_s)s), s.at, timestamptz '2020-01-01 00:00:00+00') as at,
+select date_bin(make_interval(secs => %(step_s)s), s.at, timestamptz '2020-01-01 00:00:00+00') as at,
        sum(s.sent)::bigint as sent, sum(s.failed)::bigint as failed, sum(s.retrying)::bigint as retrying,
        array[
            coalesce(sum(s.durations[1]), 0), coalesce(sum(s.durations[2]), 0), coalesce(sum(s.durations[3]), 0), coalesce(sum(s.durations[4]), 0),
@@ -36,5 +35,5 @@ join outbox.lane as l on l.lane_id = s.lane_id
 where outbox.is_test_lane(l.scope) = outbox.in_test_mode()
   and (%(tenant)s::text is null or l.tenant_id = %(tenant)s)
   and (%(queue)s::text is null or l.queue = %(queue)s)
-group by 1, 2
-order by 2, 1
+group by 1
+order by 1

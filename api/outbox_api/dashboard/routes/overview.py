@@ -61,7 +61,7 @@ async def queue_lines(
     ) as connection:
         if queue is not None or tenant is not None:
             rows = await queues.stats(connection, tenant=tenant, queue=queue)
-        series = await operate.series(
+        sent = await operate.sparks(
             connection,
             tenant=tenant,
             queue=queue,
@@ -69,7 +69,7 @@ async def queue_lines(
             step_s=chosen.step_s,
         )
         alive = await operate.dispatchers(connection)
-    sparks = sparks_of(series, chosen, now)
+    sparks = sparks_of(sent, chosen, now)
     empty = [0] * chosen.steps
     return [_line(row, sparks.get(row.queue, empty)) for row in rows], alive
 

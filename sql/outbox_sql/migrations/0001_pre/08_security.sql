@@ -48,7 +48,7 @@ begin
         execute format('alter table outbox.%I force row level security', name);
         execute format('create policy everything on outbox.%I to outbox_owner, outbox_dispatcher using (true) with check (true)', name);
         execute format('create policy own_tenant on outbox.%I to outbox_api
-                        using (outbox.sees(''*'') or exists (select from outbox.lane as l where l.lane_id = %I.lane_id))',
+                        using ((select outbox.sees(''*'')) or exists (select from outbox.lane as l where l.lane_id = %I.lane_id))',
                        name, name);
     end loop;
 end
