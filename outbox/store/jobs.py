@@ -25,7 +25,7 @@ OWN_KEYS = ("user_id", "event_id", "campaign_id", "recipient")
 """The statuses of a job that has not ended."""
 AHEAD_MAX = 10_000
 """A place in line is counted up to here."""
-LOOKED_THROUGH_MAX = 500_000
+LOOKED_THROUGH_MAX = 250_000
 """So many jobs, in whole days, are looked through for a page that no index leads to."""
 
 EnqueueResult: TypeAlias = Literal["new", "duplicate", "conflict", "invalid"]
