@@ -5,7 +5,8 @@ else, so row-level security stands behind every query, whatever the query forget
 
 A database that is away is told at once: a connection is waited for `acquire_s_max` at most, after
 a failure the next callers don't wait at all for a moment, and a server that has stopped answering
-gets its socket shut after `hang_s_max`. Raises StoreUnavailable for all of that.
+gets its socket shut after `hang_s_max`, and nobody waits for its other connections. Raises
+StoreUnavailable for all of that.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ TEST_MODE: ContextVar[bool] = ContextVar("TEST_MODE", default=False)
 """Whether whoever acts has a test key: sees test jobs alone, and makes no other."""
 DOWN_PAUSE_S = 0.2
 """After a failed attempt to connect, callers are refused at once for this long."""
+BEGIN_S_MAX = 3.0
+"""A server that has not begun a transaction by then hangs."""
 RECONNECT_S = 0.25
 """How long psycopg's pool goes on trying by itself; after that the next caller tries."""
 
@@ -130,7 +133,7 @@ class Database:
         """
         connection = await self._acquire()
         try:
-            with answered_within(self._hang_s_max, connection):
+            with answered_within(self._hang_s_max, connection, on_cut=self._hangs):
                 yield connection
         finally:
             await self._release(connection)
@@ -145,7 +148,10 @@ class Database:
         """
         connection = await self._begin(tenant, read_only=read_only)
         try:
-            with answered_within(self._hang_s_max, connection), told_apart():
+            with (
+                answered_within(self._hang_s_max, connection, on_cut=self._hangs),
+                told_apart(),
+            ):
                 try:
                     yield connection
                     before_commit = BEFORE_COMMIT.get()
@@ -172,7 +178,7 @@ class Database:
         for last in [False] * self._size_max + [True]:
             connection = await self._acquire()
             try:
-                with answered_within(self._hang_s_max, connection):
+                with answered_within(BEGIN_S_MAX, connection, on_cut=self._hangs):
                     await connection.execute(statement, prepare=False)
                 return connection
             except pg.InvalidParameterValue as error:
@@ -203,19 +209,27 @@ class Database:
         self._down_until = 0.0
         return connection
 
+    def _hangs(self) -> None:
+        """Ask nothing for a while: each connection of a server that hangs would be waited for."""
+        self._down_until = time.monotonic() + DOWN_PAUSE_S
+
     async def _release(self, connection: Connection) -> None:
         if self._pool is not None:
             await asyncio.shield(self._pool.putconn(connection))
 
 
 @contextlib.contextmanager
-def answered_within(hang_s_max: float, *connections: Connection) -> Iterator[None]:
+def answered_within(
+    hang_s_max: float, *connections: Connection, on_cut: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Shut the connections' sockets if this takes too long: a hung server sends no error.
 
     Whoever waits for an answer then gets an OperationalError at once.
     """
 
     def cut() -> None:
+        if on_cut is not None:
+            on_cut()
         for connection in connections:
             if not connection.closed:
                 _cut(connection)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import httpx
+import pytest
 
+from outbox.errors import StoreUnavailable
+from outbox.store import pool
+from outbox.store.pool import Connection
 from outbox_dispatcher.health import STUCK_S, serve_health
 from outbox_dispatcher.life import SELF_FENCE_S
 from outbox_dispatcher.service import Dispatcher
@@ -86,3 +90,32 @@ async def test_a_dispatcher_lives_while_its_heartbeats_go_on_answered_or_not(des
         proxy.cut()
         dispatcher.stop()
         await asyncio.wait_for(task, ENDS_S_MAX)
+
+
+async def test_of_a_database_that_hangs_one_connection_is_waited_for_not_each(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut: list[object] = []
+    really_cut = pool._cut
+
+    def counted(connection: Connection) -> None:
+        cut.append(connection)
+        really_cut(connection)
+
+    monkeypatch.setattr(pool, "BEGIN_S_MAX", 0.3)
+    # Longer than the others would take: nobody may try them meanwhile.
+    monkeypatch.setattr(pool, "DOWN_PAUSE_S", 60.0)
+    monkeypatch.setattr(pool, "_cut", counted)
+    async with proxied(desk.database.url) as proxy, pool.Database(proxy.url) as database:
+        async with (
+            database.transaction(pool.EVERY_TENANT),
+            database.transaction(pool.EVERY_TENANT),
+            database.transaction(pool.EVERY_TENANT),
+        ):
+            pass
+        proxy.mute()
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                async with database.transaction(pool.EVERY_TENANT):
+                    pass
+    assert len(cut) == 1
