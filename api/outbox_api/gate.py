@@ -8,9 +8,10 @@ from collections.abc import Collection, Mapping
 from contextvars import Token
 from urllib.parse import unquote
 
+from litestar import Request
 from litestar.enums import ScopeType
 from litestar.response.base import ASGIResponse
-from litestar.types import ASGIApp, Message, Receive, Scope, Send, WebSocketScope
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, WebSocketScope
 
 from outbox.errors import StoreUnavailable
 from outbox.store.pool import TEST_MODE
@@ -20,6 +21,7 @@ from outbox_api.live import deny
 from outbox_api.operations import Operation, operation_of
 from outbox_api.operator_log import REFUSALS, Act, Allowance, is_logged
 from outbox_api.problems import Problem, allow, unavailable
+from outbox_api.requests import refuse_the_unknown
 from outbox_api.runtime import Runtime
 
 TEST_MAY = frozenset(
@@ -93,17 +95,20 @@ class Gate:
                 options = ASGIResponse(status_code=204, headers={"allow": takes})
                 await options(scope, receive, counted)
             elif not is_logged(operation):
+                await _refuse_the_unknown(operation, scope, receive)
                 await self._app(scope, receive, counted)
             else:
                 act = Act(operation, scope, scope["auth"])
                 with act.watched():
+                    await _refuse_the_unknown(operation, scope, receive)
                     await self._app(scope, receive, counted)
         except Problem as problem:
             status = problem.status
             lacking = scope["state"].get("lacking")
-            if lacking is not None and is_logged(operation) and self._refusals.take():
-                refused = Act(operation, scope, lacking)
-                await refused.refused(self._runtime.database, status, problem)
+            if lacking is not None and is_logged(operation):
+                act = Act(operation, scope, lacking)
+            if act is not None and self._refusals.take():
+                await act.refused(self._runtime.database, status, problem)
             raise
         finally:
             if in_test is not None:
@@ -131,6 +136,15 @@ class Gate:
             took_s = time.perf_counter() - started_s
             self._runtime.metrics.count("GET", operation.path, status, took_s)
         await self._app(scope, receive, send)
+
+
+async def _refuse_the_unknown(operation: Operation, scope: HTTPScope, receive: Receive) -> None:
+    if not operation.is_page and not operation.lenient:
+        await refuse_the_unknown(
+            Request(scope, receive),
+            takes_query=operation.query is not None,
+            takes_body=operation.body is not None,
+        )
 
 
 def is_of_this_host(scope: Scope) -> bool:

@@ -35,6 +35,7 @@ from outbox_api.auth import NOBODY, Principal
 from outbox_api.gate import admit, routed
 from outbox_api.operations import Operation
 from outbox_api.problems import problem_response
+from outbox_api.requests import Nothing, read_query
 from outbox_api.routes.jobs import POST_JOB, take_job
 from outbox_api.runtime import Runtime
 
@@ -87,6 +88,8 @@ class OutboxApp(Litestar):
             try:
                 request = BareRequest(self, scope, receive)
                 request.auth = await admit(self.runtime, scope, self.hot)
+                if scope["query_string"]:
+                    read_query(Request(scope, receive), Nothing)
                 answer = await take_job(request)
             except Exception as error:  # told apart and logged by problem_response
                 scope["app"] = scope["litestar_app"] = self

@@ -207,8 +207,10 @@ def _responses(
     usual = {500, 503}
     if route.needs != "open" and with_keys:
         usual |= {401, 403}
-    if route.query is not None:
+    if not route.lenient:
         usual.add(400)
+        if route.body is None and route.method != "GET":
+            usual |= {413, 415, 422}  # of a body, where none is taken
     if route.path_types:
         usual.add(404)
     usual.add(403)

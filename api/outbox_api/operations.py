@@ -62,6 +62,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     path_types: Mapping[str, str] = {}
     path_examples: Mapping[str, str] = {}
     is_page: bool = False
+    lenient: bool = False
 
 
 def operation(
@@ -79,8 +80,12 @@ def operation(
     path_examples: Mapping[str, str] | None = None,
     prefix: str = PREFIX,
     is_page: bool = False,
+    lenient: bool = False,
 ) -> Callable[[Handler], HTTPRouteHandler]:
-    """Make a route of a handler. `path` is as Litestar writes it: `/jobs/{job_id:uuid}`."""
+    """Make a route of a handler. `path` is as Litestar writes it: `/jobs/{job_id:uuid}`.
+
+    `lenient`: who calls it may add parameters and members that we know nothing of.
+    """
     full = prefix + path
 
     def route(handler: Handler) -> HTTPRouteHandler:
@@ -100,6 +105,7 @@ def operation(
             path_types=dict(_PARAMETER.findall(full)),
             path_examples=path_examples or {},
             is_page=is_page,
+            lenient=lenient,
         )
         return HTTPRouteHandler(
             full,

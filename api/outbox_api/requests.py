@@ -254,6 +254,33 @@ def read_query(request: ApiRequest | ApiSocket, kind: type[T]) -> T:
     return _build(kind, values)
 
 
+class Nothing(msgspec.Struct, frozen=True):
+    """The parameters of a route that takes none, or the members of a body that has none."""
+
+
+async def refuse_the_unknown(request: ApiRequest, *, takes_query: bool, takes_body: bool) -> None:
+    """Raise Problem for parameters, and for a body, of a route that has no use for them.
+
+    What a caller says and nobody reads may be what mattered: `?tenant_id=` of a pause, say. No
+    body, and an object without members, say nothing.
+    """
+    if not takes_query and request.scope["query_string"]:
+        read_query(request, Nothing)
+    if takes_body or not _has_body(request):
+        return
+    body = await read_body(request, SMALL_BODY_BYTES_MAX)
+    if body.strip():
+        require_json(request)
+        parse(body)
+        decode_struct(body, Nothing)
+
+
+def _has_body(request: Incoming) -> bool:
+    if header(request, b"transfer-encoding") is not None:
+        return True
+    return header(request, b"content-length") not in (None, "0")
+
+
 def idempotency_key(request: Incoming) -> str | None:
     """Return the header `Idempotency-Key`. Raises Problem 400 when it cannot be one."""
     key = header(request, b"idempotency-key")

@@ -76,6 +76,7 @@ class CallbackAnswer(msgspec.Struct, frozen=True, kw_only=True):
     },
     problems=(400, 401, 404, 413, 422),
     path_examples={"provider_id": samples.RULE_ID},
+    lenient=True,  # a URL may carry marks of the operator's, signed along with it
 )
 async def take_callback(request: ApiRequest, provider_id: FromPath[UUID]) -> ASGIResponse:
     """Take a provider's callback in, if its signature is right."""

@@ -108,10 +108,12 @@ _PATH = {"user_id": samples.USER_ID}
 )
 async def post_fcm_token(request: ApiRequest, user_id: FromPath[str]) -> ASGIResponse:
     """Remember where the channel `push` reaches a user. A user has at most 20 tokens."""
+    tenant = one_tenant(request.auth, read_query(request, TenantQuery).tenant_id)
     body = await read_struct(request, FcmTokenBody)
     if not _TOKEN.fullmatch(body.token):
         raise invalid([Fault("/token", "must be an FCM registration token")])
-    return await _register(request, user_id, DeviceParts(channel="push", address=body.token))
+    parts = DeviceParts(channel="push", address=body.token)
+    return await _register(request, tenant, user_id, parts)
 
 
 @operation(
@@ -131,6 +133,7 @@ async def post_fcm_token(request: ApiRequest, user_id: FromPath[str]) -> ASGIRes
 )
 async def post_subscription(request: ApiRequest, user_id: FromPath[str]) -> ASGIResponse:
     """Remember where the channel `browser` reaches a user. A user has at most 20 of them."""
+    tenant = one_tenant(request.auth, read_query(request, TenantQuery).tenant_id)
     body = await read_struct(request, SubscriptionBody)
     faults = []
     if not _ENDPOINT.fullmatch(body.endpoint):
@@ -144,12 +147,13 @@ async def post_subscription(request: ApiRequest, user_id: FromPath[str]) -> ASGI
     parts = DeviceParts(
         channel="browser", address=body.endpoint, p256dh=body.keys.p256dh, auth=body.keys.auth
     )
-    return await _register(request, user_id, parts)
+    return await _register(request, tenant, user_id, parts)
 
 
-async def _register(request: ApiRequest, user_id: str, parts: DeviceParts) -> ASGIResponse:
+async def _register(
+    request: ApiRequest, tenant: str, user_id: str, parts: DeviceParts
+) -> ASGIResponse:
     user = user_in(user_id)
-    tenant = one_tenant(request.auth, read_query(request, TenantQuery).tenant_id)
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
         device, created = await devices.put_device(connection, tenant, user, parts)
     return answer(_view(device), status=201 if created else 200)

@@ -52,6 +52,7 @@ log = structlog.get_logger("outbox.api")
         404: Answer(None, "A page: the link does not work.", media_type="text/html"),
     },
     path_examples=_TOKEN,
+    lenient=True,  # mailbox providers and link checkers add to links and forms
 )
 async def ask_to_unsubscribe(request: ApiRequest, token: FromPath[str]) -> ASGIResponse:
     """Show what the link is about, and a button."""
@@ -79,6 +80,7 @@ async def ask_to_unsubscribe(request: ApiRequest, token: FromPath[str]) -> ASGIR
     },
     problems=(503,),
     path_examples=_TOKEN,
+    lenient=True,  # mailbox providers and link checkers add to links and forms
 )
 async def unsubscribe(request: ApiRequest, token: FromPath[str]) -> ASGIResponse:
     """Opt the recipient of a mail out of its category (RFC 8058)."""
