@@ -340,6 +340,12 @@ class _Listed(msgspec.Struct):
     index: int = 0
 
 
+class _Clash(_Listed, kw_only=True):
+    """An element of the DETAIL of OBX02."""
+
+    job_id: UUID
+
+
 def _refusal(error: Exception, call: _Call) -> OutboxError | None:
     """Return what an error of any driver means, where the store itself raised it."""
     state, message, detail = told_by(error)
@@ -351,7 +357,12 @@ def _refusal(error: Exception, call: _Call) -> OutboxError | None:
         ]
         return InvalidJob(faults or [Fault("", message)])
     if state == "OBX02":
-        return JobConflict(msgspec.json.decode(detail or "[]", type=list[UUID]))
+        clashes = msgspec.json.decode(detail or "[]", type=list[_Clash])
+        faults = [
+            _placed([Fault(clash.pointer, clash.message)], None if call.alone else clash.index)[0]
+            for clash in clashes
+        ]
+        return JobConflict([clash.job_id for clash in clashes], faults)
     if state == "OBX03":
         return NotPermitted(message)
     hide_parameters(error)

@@ -40,12 +40,16 @@ class InvalidJob(OutboxError):
 
 
 class JobConflict(OutboxError):
-    """These job ids were accepted before with other content; nothing was stored."""
+    """These job ids stand for other content, stored or in the same batch; nothing was stored.
 
-    def __init__(self, job_ids: Sequence[UUID]) -> None:
+    `faults` has one for each of `job_ids`, with its place in the batch.
+    """
+
+    def __init__(self, job_ids: Sequence[UUID], faults: Sequence[Fault]) -> None:
         self.job_ids = tuple(job_ids)
-        named = ", ".join(str(job_id) for job_id in self.job_ids)
-        super().__init__(f"accepted before with other content: {named}")
+        self.faults = tuple(faults)
+        told = zip(self.job_ids, self.faults, strict=True)
+        super().__init__("; ".join(f"{job_id} {fault.message}" for job_id, fault in told))
 
 
 class LimitRefused(OutboxError):

@@ -28,7 +28,6 @@ class Batch(msgspec.Struct, kw_only=True):
 
     jobs_json: str
     count: int
-    ids: list[object]
     faults: dict[int, list[Fault]]
     queues: set[str]
     has_no_json: bool = False
@@ -121,7 +120,7 @@ def gather(
 ) -> Batch:
     """Take a batch apart and look at each job. Raises Problem as `split` does."""
     texts: list[str] = []
-    batch = Batch(jobs_json="", count=0, ids=[], faults={}, queues=set())
+    batch = Batch(jobs_json="", count=0, faults={}, queues=set())
     for index, element in enumerate(split(body, ndjson=ndjson, jobs_max=jobs_max)):
         try:
             job, faults = _look(element, job_bytes_max)
@@ -130,7 +129,6 @@ def gather(
             batch.has_no_json = True
         if job is None:
             batch.faults[index] = faults
-            batch.ids.append(None)
             texts.append("null")
             continue
         text = str(element, "utf-8")
@@ -138,7 +136,6 @@ def gather(
             key = f"{idempotency_key}/{index}"
             text = with_id(text, job, idempotent_id(tenant_of(job, tenant), key))
         texts.append(text)
-        batch.ids.append(job.get("job_id"))
         queue = job.get("queue") or job.get("channel")
         if isinstance(queue, str):
             batch.queues.add(queue)

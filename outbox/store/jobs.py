@@ -38,6 +38,12 @@ class IndexedFault(Fault, frozen=True):
     index: int
 
 
+class Clash(IndexedFault, frozen=True):
+    """A job of a batch whose `job_id` stands for other content."""
+
+    job_id: UUID
+
+
 class InvalidBatch(InvalidJob):
     """Jobs of a batch break the contract; nothing was stored. `faults` are `IndexedFault`s."""
 
@@ -377,7 +383,8 @@ def _refusal(error: psycopg.Error) -> Exception | None:
         case "OBX01":
             return InvalidBatch(message, msgspec.json.decode(detail, type=list[IndexedFault]))
         case "OBX02":
-            return JobConflict(msgspec.json.decode(detail, type=list[UUID]))
+            clashes = msgspec.json.decode(detail, type=list[Clash])
+            return JobConflict([clash.job_id for clash in clashes], clashes)
         case "OBX03":
             return NotPermitted(message)
         case _:

@@ -63,6 +63,28 @@ async def test_a_conflict_in_a_batch_is_told_by_its_place(open_api: Api) -> None
     assert open_api.count("job") == 1
 
 
+async def test_of_a_batch_only_those_jobs_are_blamed_that_conflict(open_api: Api) -> None:
+    async def clashes(*batch: object, key: str | None = None) -> dict[str, str]:
+        headers = {"idempotency-key": key} if key is not None else {}
+        answer = await open_api.client.post("/api/v1/jobs/batch", json=batch, headers=headers)
+        assert answer.status_code == 409, answer.text
+        return {e["pointer"]: e["message"] for e in answer.json()["errors"]}
+
+    one, other = job(job_id=str(uuid4())), {"content": "other"}
+    in_batch = {"/1/job_id": "is that of job 0 of this batch, with other content"}
+    before = {"/1/job_id": "was accepted before with other content"}
+    assert await clashes(one, one | other, one) == in_batch
+    assert open_api.count("job") == 0
+    await open_api.client.post("/api/v1/jobs/batch", json=[one])
+    assert await clashes(one, one | other, one) == before
+    key = {"idempotency-key": "k"}
+    stored = await open_api.client.post("/api/v1/jobs/batch", json=[job(), job()], headers=key)
+    assert stored.status_code == 202
+    assert await clashes(job(), job(content="x"), key="k") == before
+    whole = job(to=["a@example.com", "b@example.com"], job_id=str(uuid4()))
+    assert await clashes(whole, whole | other) == in_batch
+
+
 @pytest.mark.parametrize(
     ("content", "status"),
     [

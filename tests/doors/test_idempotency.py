@@ -123,8 +123,13 @@ def test_a_job_twice_in_one_batch_is_new_once(connection: Connection) -> None:
 
 def test_two_contents_under_one_id_in_one_batch_are_a_conflict(connection: Connection) -> None:
     wanted = good()
-    with pytest.raises(outbox.JobConflict):
-        outbox.enqueue_many(connection, [wanted, {**wanted, "content": "other"}])
+    with pytest.raises(outbox.JobConflict) as error:
+        outbox.enqueue_many(connection, [good(), wanted, good(), {**wanted, "content": "other"}])
+    assert error.value.job_ids == (UUID(str(wanted["job_id"])),)
+    assert error.value.faults == (
+        outbox.Fault("/3/job_id", "is that of job 1 of this batch, with other content"),
+    )
+    assert str(error.value) == f"{wanted['job_id']} {error.value.faults[0].message}"
 
 
 def test_two_tenants_may_use_one_job_id(connection: Connection) -> None:

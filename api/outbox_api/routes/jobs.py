@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Literal, cast
-from uuid import UUID
 
 import msgspec
 from litestar.response.base import ASGIResponse
 
 from outbox.errors import Fault, JobConflict
 from outbox.store import jobs
-from outbox.store.jobs import Enqueued, InvalidBatch
+from outbox.store.jobs import Enqueued, IndexedFault, InvalidBatch
 from outbox_api import samples
 from outbox_api.answers import answer, raw_answer
 from outbox_api.auth import Principal
@@ -261,20 +260,13 @@ async def _store_batch(
             faults or [Fault("", error.message)], status=400 if batch.has_no_json else 422
         ) from error
     except JobConflict as error:
-        named = {str(job_id) for job_id in error.job_ids}
         faults = [
-            Fault(f"/{index}/job_id", _CONFLICT)
-            for index, job_id in enumerate(batch.ids)
-            if isinstance(job_id, str) and _canonical(job_id) in named
+            Fault(f"/{fault.index}{fault.pointer}", fault.message)
+            for fault in error.faults
+            if isinstance(fault, IndexedFault)
         ]
-        raise Problem(409, f"{len(named)} of the jobs: {error}."[:1000], errors=faults) from error
-
-
-def _canonical(job_id: str) -> str:
-    try:
-        return str(UUID(job_id))
-    except ValueError:
-        return job_id
+        detail = f"{len(faults)} of the jobs: {error}"[:999] + "."
+        raise invalid(faults, detail=detail, status=409) from error
 
 
 def _batch_json(batch: Batch, results: list[Enqueued]) -> bytes:

@@ -393,13 +393,30 @@ begin
 end
 $$;
 
-create function outbox.raise_conflicts(results outbox.enqueued[]) returns void
+-- Who came second is at fault alone: the first of two contents under one job_id in one batch is not.
+create function outbox.raise_conflicts(parsed outbox.parsed[], results outbox.enqueued[]) returns void
     language plpgsql stable as $$
 declare
-    ids jsonb := (select jsonb_agg(r.job_id order by r.ord) from unnest(results) as r where r.result = 'conflict');
+    found jsonb;
 begin
-    raise exception using errcode = 'OBX02', detail = ids::text,
-        message = format('job_id %s was accepted before with other content', ids ->> 0),
+    with clash as (
+        select p.ord, bool_and(o.ord is not null) as in_batch, min(o.ord) as with_ord
+        from unnest(parsed) as p
+        join outbox.job_key as k on k.tenant_id = p.tenant_id and k.job_id = p.job_id
+        left join unnest(parsed) as o on o.id = k.id
+        where k.id <> p.id and k.content_sha256 <> p.content_sha256
+        group by p.ord
+    )
+    select jsonb_agg(jsonb_build_object(
+               'index', r.ord - 1, 'job_id', r.job_id, 'pointer', '/job_id',
+               'message', case when c.in_batch then format('is that of job %s of this batch, with other content', c.with_ord - 1)
+                               else 'was accepted before with other content' end) order by r.ord)
+    into found
+    from unnest(results) as r
+    left join clash as c on c.ord = r.ord
+    where r.result = 'conflict';
+    raise exception using errcode = 'OBX02', detail = found::text,
+        message = format('job_id %s %s', found -> 0 ->> 'job_id', found -> 0 ->> 'message'),
         hint = 'Nothing was stored. The same job_id stands for the same content.';
 end
 $$;
@@ -526,7 +543,7 @@ begin
                 case when c.ord = any(refused) then 'conflict' else c.result end, c.job_ids, null)::outbox.enqueued
         from unnest(compared) as c where not c.member);
     if cardinality(refused) > 0 and on_conflict = 'raise' then
-        perform outbox.raise_conflicts(results);
+        perform outbox.raise_conflicts(parsed, results);
     end if;
     if some_lists or some_dedup then
         -- A list is stored whole or not at all, so its jobs wait until all its keys are compared.
