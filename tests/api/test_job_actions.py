@@ -113,3 +113,17 @@ async def test_what_was_sent_is_sent_again_as_a_new_job(open_api: Api) -> None:
     assert new["job"]["data"] == {"name": "Ann"}
     again = await open_api.client.post(f"/api/v1/jobs/{job_id}/resend", headers=headers)
     assert (again.status_code, again.json()["duplicate"]) == (200, True)
+
+
+async def test_the_key_of_one_resend_is_not_taken_for_another(open_api: Api) -> None:
+    headers = {"idempotency-key": "k"}
+    alike: dict[str, object] = {"created_at": "2026-11-01T10:00:00Z"}
+    one, other = await post(open_api, **alike), await post(open_api, **alike)
+    behind(open_api, SEND)
+    first = await open_api.client.post(f"/api/v1/jobs/{one}/resend", headers=headers)
+    assert first.status_code == 202, first.text
+    refused = await open_api.client.post(f"/api/v1/jobs/{other}/resend", headers=headers)
+    assert refused.status_code == 409
+    assert [e["pointer"] for e in refused.json()["errors"]] == ["/header/idempotency-key"]
+    again = await open_api.client.post(f"/api/v1/jobs/{one}/resend", headers=headers)
+    assert (again.status_code, again.json()["job_id"]) == (200, first.json()["job_id"])

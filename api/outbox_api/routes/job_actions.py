@@ -14,7 +14,8 @@ from msgspec import Meta
 from outbox.errors import Fault
 from outbox.message import uuid7
 from outbox.store import catalog, jobs
-from outbox.store.jobs import LiveJobFilter
+from outbox.store.jobs import Enqueued, FoundJob, LiveJobFilter
+from outbox.store.pool import Connection
 from outbox_api import samples
 from outbox_api.answers import answer
 from outbox_api.identity import idempotent_id
@@ -357,6 +358,12 @@ async def resend_job(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIRespons
             raise refusal(stored)
         if stored.result == "conflict":
             raise conflict("/header/idempotency-key", stored.job_id)
+        if stored.result == "duplicate" and not await _is_of(connection, found, stored, job_id):
+            raise Problem(
+                409,
+                "The Idempotency-Key was used for the resend of another job, or for a new one.",
+                errors=[Fault("/header/idempotency-key", "was used for something else")],
+            )
         if stored.result == "new":
             await catalog.note_resend(
                 connection,
@@ -378,6 +385,15 @@ async def resend_job(request: ApiRequest, job_id: FromPath[UUID]) -> ASGIRespons
         status=200 if resent.duplicate else 202,
         headers={"location": f"{PREFIX}/jobs/{new_id}"},
     )
+
+
+async def _is_of(connection: Connection, source: FoundJob, stored: Enqueued, job_id: UUID) -> bool:
+    """Tell whether a job that was there already is a resend of this one."""
+    assert stored.job_id is not None
+    for there in await jobs.find(connection, UUID(stored.job_id), tenant=source.tenant_id):
+        row = await jobs.show(connection, there.id)
+        return row is None or row.resend_of == job_id  # (None: no longer kept)
+    return True
 
 
 ROUTES = [cancel_job, cancel_jobs, retry_job, promote_job, release_job, resend_job]
