@@ -10,6 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from outbox.config import load_config
+from outbox.errors import ConfigError
 from outbox_sql.audit import load, names
 from tests.docs.api_page import PAGE, api_page
 from tests.postgres import Database
@@ -35,6 +37,21 @@ def test_links_and_named_files_exist(path: Path) -> None:
     for link in links:
         place = ROOT / link[1:] if link.startswith("/") else path.parent / link
         assert place.exists(), link
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_settings_that_are_named_exist(path: Path) -> None:
+    """`load_config` passes over tests' and Kubernetes' own names, and knows plugins'."""
+    text = path.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![A-Z_])OUTBOX_(?!BENCH_)[A-Z0-9_]+(?![A-Z0-9_<{…])", text))
+    faults = []
+    for name in named:
+        if not name.endswith("_"):
+            try:
+                load_config({name: "/dev/null"})
+            except ConfigError as error:
+                faults.append(str(error))
+    assert [fault for fault in faults if "is no setting" in fault] == []
 
 
 def test_sql_that_points_to_a_document_points_to_one_that_is_there() -> None:
