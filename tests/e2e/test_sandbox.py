@@ -8,6 +8,7 @@ from uuid import UUID
 from outbox.channels.http_errors import HTTP_TABLE, HTTP_TROUBLE_TABLE
 from outbox.channels.registry import load_handlers
 from outbox.channels.smtp_errors import SMTP_TABLE
+from outbox_dispatcher.sockets import SocketChannel
 from tests.channels.test_magic import MAIL, provider_rows
 from tests.e2e.test_channels_through_the_engine import notify, person, template
 from tests.e2e.test_devices import device
@@ -50,7 +51,7 @@ async def test_each_row_of_every_channel_s_table_ends_a_test_job_s_attempt_as_it
     desk: Desk,
 ) -> None:
     """From enqueue to history. (In the sandbox one held lane would keep the others waiting.)"""
-    handlers = load_handlers({})
+    handlers = {"ws": SocketChannel(desk.database.url, {})} | load_handlers({})
     wanted: dict[UUID, tuple[str, str, str]] = {}
     async with dispatching(desk, {}, channels=handlers):
         desk.admin.execute("set outbox.mode = 'test'")
