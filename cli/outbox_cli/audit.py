@@ -98,6 +98,11 @@ def _run(statement: str, bound: dict[str, str]) -> tuple[list[str], list[dict[st
                 " set_config('timezone', 'UTC', true), set_config('statement_timeout', %s, true)",
                 (str(STATEMENT_MS_MAX),),
             )
-            cursor = connection.execute(statement.encode(), bound)
+            try:
+                cursor = connection.execute(statement.encode(), bound)
+            except psycopg.DataError as error:
+                raise typer.BadParameter(
+                    f"no row can be looked for: {first_line(error)}"
+                ) from error
             columns = [column.name for column in cursor.description or []]
             return columns, cursor.fetchall()

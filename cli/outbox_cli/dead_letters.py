@@ -127,7 +127,9 @@ app.command("stop")(replaying.stop)
 
 @app.command("replay")
 def replay(
-    numbers: Annotated[list[int] | None, typer.Argument(metavar="[NUMBER]...")] = None,
+    numbers: Annotated[
+        list[int] | None, typer.Argument(metavar="[NUMBER]...", min=1, max=NUMBER_MAX)
+    ] = None,
     queue: Annotated[str | None, typer.Option(help="Those of this queue.")] = None,
     reason: Annotated[
         str | None, typer.Option(help="exhausted, permanent, invalid or manual")

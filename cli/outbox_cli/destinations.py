@@ -52,8 +52,13 @@ def ls(json: Json = False) -> None:
 @app.command("limit")
 def limit(
     name: Name,
-    rate: Annotated[float | None, typer.Option(help="A second, over all dispatchers.")] = None,
-    burst: Annotated[int | None, typer.Option(help="So many at once after a pause.")] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=1_000_000, help="A second, over all dispatchers."),
+    ] = None,
+    burst: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="So many at once after a pause.")
+    ] = None,
     why: Why = None,
     json: Json = False,
 ) -> None:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import traceback
@@ -20,7 +21,7 @@ from typing import NoReturn
 import psycopg
 import psycopg.errors as pg
 
-from outbox.errors import ConfigError, InvalidJob, OutboxError, StoreUnavailable
+from outbox.errors import ConfigError, InvalidJob, LimitRefused, OutboxError, StoreUnavailable
 
 OK = 0
 FAILED = 1
@@ -135,6 +136,8 @@ def verdict(error: BaseException) -> tuple[str, int]:
             return _unavailable(error), DATABASE
         case InvalidJob():
             return _faults(error), FAILED
+        case LimitRefused():
+            return _limits(error), USAGE
         case OutboxError():
             return _sentence(str(error)), FAILED
         case psycopg.Error():
@@ -192,6 +195,16 @@ def _faults(error: InvalidJob) -> str:
     more = len(error.faults) - len(shown)
     lines += [f"and {more} more"] if more > 0 else []
     return "Nothing was stored:\n  " + "\n  ".join(lines)
+
+
+def _limits(error: LimitRefused) -> str:
+    """Return what is wrong, in the words of the command line."""
+    text = (
+        str(error).replace("path/name", "the name").replace(", or null for", ", or left out for")
+    )
+    for name, option in {"rate_per_s": "rate", "concurrency_max": "concurrency"}.items():
+        text = text.replace(name, option)
+    return _sentence(re.sub(r"\b(rate|concurrency|weight|burst)\b", r"--\1", text))
 
 
 def _sentence(text: str) -> str:

@@ -64,7 +64,7 @@ def values_in(stream: BinaryIO, progress: Callable[[int], object]) -> Iterator[b
         rest = stream.read(WHOLE_BYTES_MAX + 1)
         if len(rest) > WHOLE_BYTES_MAX:
             raise Failure(
-                f"an array may have {WHOLE_BYTES_MAX // 1024**2} MiB: write one job a line."
+                f"an array may have {WHOLE_BYTES_MAX // 1024**2} MiB: write one value a line."
             )
         progress(seen + len(rest))
         yield from _whole(first + rest, fault)
@@ -102,7 +102,7 @@ def _whole(text: bytes, fault: str | None) -> Iterator[bytes]:
     try:
         values = _list_decoder.decode(text)
     except (msgspec.MsgspecError, RecursionError):
-        raise Failure("the file nests too deep to be an array of jobs.") from None
+        raise Failure("the file nests too deep to be read.") from None
     for value in values:
         yield bytes(value)
 

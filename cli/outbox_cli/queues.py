@@ -146,12 +146,19 @@ def lane(queue: Queue, tenant: LaneTenant = "default", json: Json = False) -> No
 def limit(
     queue: Queue,
     tenant: LaneTenant = "default",
-    weight: Annotated[int, typer.Option(help="Its share beside other tenants.")] = 1,
+    weight: Annotated[
+        int, typer.Option(min=1, max=1_000, help="Its share beside other tenants.")
+    ] = 1,
     concurrency: Annotated[
-        int | None, typer.Option(help="Attempts at once, over all dispatchers.")
+        int | None,
+        typer.Option(min=1, max=100_000, help="Attempts at once, over all dispatchers."),
     ] = None,
-    rate: Annotated[float | None, typer.Option(help="Claimed a second, over all.")] = None,
-    burst: Annotated[int | None, typer.Option(help="So many at once after a pause.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, max=1_000_000, help="Claimed a second, over all.")
+    ] = None,
+    burst: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="So many at once after a pause.")
+    ] = None,
     why: Why = None,
     json: Json = False,
 ) -> None:

@@ -104,7 +104,7 @@ def push(
     print_table(
         ("TEMPLATE", "VERSION", ""),
         ((name, version, "new" if new else "unchanged") for name, version, new in rows),
-        empty=f"There is no template in {folder}.",
+        empty="",
     )
 
 
@@ -213,6 +213,10 @@ def read_folder(folder: Path) -> Iterator[Pushed]:
     places = sorted(path for path in folder.glob("*/*/*") if path.is_dir())
     if len(places) > TEMPLATES_MAX:
         raise Failure(f"{folder} has more than {TEMPLATES_MAX} templates.")
+    if not places:
+        raise Failure(
+            f"There is no template in {folder}: it needs <code>/<channel>/<locale>/text.txt."
+        )
     for place in places:
         code, channel, locale = place.relative_to(folder).parts
         if channel not in CONTRACT_CHANNELS:

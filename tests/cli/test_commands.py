@@ -135,11 +135,13 @@ def test_the_doctor_names_everything_that_keeps_jobs_and_what_to_do(
 
 
 def test_limits_that_cannot_be_are_refused_on_the_command_line(outbox: Shell) -> None:
-    for option in (("--rate", "nan"), ("--concurrency", "0"), ("--burst", "5"), ("--weight", "0")):
-        done = outbox.run("queues", "limit", "inbox", *option)
-        assert done.code == 1, option
-        assert option[0].strip("-") in done.err.lower()
-        assert "Traceback" not in done.err
+    for name, value in {"--rate": "-1", "--concurrency": "99999999999", "--weight": "0"}.items():
+        done = outbox.run("queues", "limit", "inbox", name, value)
+        assert (done.code, done.out) == (2, ""), name
+        assert name in done.err
+    done = outbox.run("queues", "limit", "inbox", "--burst", "5")
+    assert done.code == 2
+    assert "--burst needs a --rate" in done.err
     shown = outbox.run("queues", "lane", "inbox", "--json").json
     assert (shown["weight"], shown["rate_per_s"], shown["concurrency_max"]) == (1, None, None)
 
@@ -153,6 +155,14 @@ def test_audit_queries_are_listed_and_take_their_parameters(outbox: Shell) -> No
     wrong = outbox.run("audit", "user_history", "usr=zoe")
     assert wrong.code == 2
     assert "usr" in wrong.err
+    for name, value in (
+        ("failures", "days=x"),
+        ("failures", f"days={2**31}"),
+        ("job_history", "job_id=x"),
+    ):
+        wrong = outbox.run("audit", name, value)
+        assert (wrong.code, value.partition("=")[0] in wrong.err) == (2, True), wrong.err
+        assert "The database" not in wrong.err
 
 
 # -- sending ---------------------------------------------------------------------------------
@@ -196,6 +206,13 @@ def test_garbage_is_told_in_a_sentence_and_stores_nothing(
     assert done.code == (0 if text == "[]" else 1)
     assert told in done.err
     assert ids(outbox) == []
+
+
+def test_recipients_that_nest_too_deep_are_refused_in_words_that_fit(outbox: Shell) -> None:
+    done = outbox.run("recipients", "push", "-", stdin="[" * 5000 + "]" * 5000)
+    assert done.code == 1
+    assert "too deep" in done.err
+    assert "job" not in done.err
 
 
 def test_a_faulty_job_is_named_by_its_place_in_the_file(outbox: Shell) -> None:
@@ -327,6 +344,9 @@ def test_a_dead_letter_is_listed_shown_and_replayed(outbox: Shell) -> None:
     assert outbox.run("dead-letters", "replay", str(letter["id"])).code == 0
     assert outbox.run("jobs", "ls", "--json").json[0]["status"] == "pending"
     assert outbox.run("dead-letters", "replay", "999").code == 1
+    too_big = outbox.run("dead-letters", "replay", "9" * 23)
+    assert too_big.code == 2
+    assert str(2**63 - 1) in too_big.err
 
 
 def test_keys_are_made_listed_and_revoked_and_shown_once(outbox: Shell) -> None:
@@ -365,6 +385,10 @@ def test_a_broken_template_stores_none_of_its_folder(outbox: Shell) -> None:
     done = outbox.run("templates", "push", "t")
     assert done.code == 1
     assert "bad/email/en text line 1" in done.err
+    (outbox.folder / "empty").mkdir()
+    nothing = outbox.run("templates", "push", "empty", "--json")
+    assert (nothing.code, nothing.out) == (1, "")
+    assert "no template in empty" in nothing.err
     assert outbox.run("templates", "ls", "--json").json == []
 
 

@@ -17,6 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from uuid import UUID
+
+INT_MAX = 2**31 - 1
 
 _PARAMETER = re.compile(
     r"-- param (?P<name>\w+) (?P<type>\w+) '(?P<default>[^']*)' (?P<meaning>.+)"
@@ -33,6 +36,17 @@ class Parameter:
     default: str
     meaning: str
 
+    def check(self, text: str) -> None:
+        """Raise ValueError if the text is no value of the type."""
+        try:
+            if self.type == "uuid":
+                UUID(text)
+            elif self.type == "int" and not -INT_MAX <= int(text) <= INT_MAX:
+                raise ValueError(text)
+        except ValueError:
+            what = "a UUID" if self.type == "uuid" else f"a whole number up to {INT_MAX:,}"
+            raise ValueError(f"{self.name} must be {what}, not {text[:80]!r}") from None
+
 
 @dataclass(frozen=True)
 class AuditQuery:
@@ -44,11 +58,16 @@ class AuditQuery:
     statement: str
 
     def values(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Return what to bind: `given` over the defaults. Raises ValueError for unknown names."""
+        """Return what to bind: `given` over the defaults.
+
+        Raises ValueError for a name that there is not, and a value that is none of its type.
+        """
         unknown = sorted(given.keys() - {parameter.name for parameter in self.parameters})
         if unknown:
             known = ", ".join(parameter.name for parameter in self.parameters)
             raise ValueError(f"{self.name} has no parameter {unknown[0]!r}; it has: {known}")
+        for parameter in self.parameters:
+            parameter.check(given.get(parameter.name, parameter.default))
         return {p.name: given.get(p.name, p.default) for p in self.parameters}
 
 
