@@ -26,6 +26,40 @@ Need: TypeAlias = Scope | Literal["open"]
 BELIEVED_S = 1.0
 KEYS_CACHED_MAX = 10_000
 TOKEN_CHARS_MAX = 256
+TEST_MAY = frozenset(
+    {
+        f"{method} {prefix}{path}"
+        for prefix, method, paths in (
+            ("/api/v1", "GET", "/jobs /dead-letters /templates /sink /stream /queues"),
+            ("/api/v1/queues/{queue}", "GET", "/stats"),
+            (
+                "/api/v1/jobs/{job_id}",
+                "GET",
+                " /deliveries /explain /deliveries/{lease_no}/content",
+            ),
+            ("/api/v1/jobs/{job_id}", "POST", "/cancel /retry /promote /release /resend"),
+            ("/api/v1/jobs", "POST", " /batch /cancel"),
+            ("/api/v1/dead-letters/{dead_letter_id}", "GET", ""),
+            ("/api/v1/dead-letters/{dead_letter_id}", "POST", "/replay"),
+            ("/api/v1/notifications", "GET", "/{notification_id}/status"),
+            ("/api/v1", "POST", "/notifications/send /events"),
+            ("/api/v1/templates/{code}/{channel}/{locale}", "GET", " /versions"),
+            ("/api/v1/templates/{code}/{channel}/{locale}", "POST", "/preview"),
+            ("", "GET", "/ /jobs /dead-letters /dead-letters/list /templates /sink /live/sink"),
+            ("", "GET", "/sink/{message_id} /sink/{message_id}/html /live/jobs/{job_id}"),
+            ("", "POST", "/sign-out"),
+            ("/jobs/{job_id}", "GET", " /said/{lease_no}/html"),
+            ("/jobs/{job_id}", "POST", "/reveal /said/{lease_no}"),
+            ("/jobs/{job_id}", "POST", "/cancel /retry /promote /release /resend"),
+            ("/dead-letters/{dead_letter_id}", "POST", "/replay"),
+            ("/templates/{code}/{channel}/{locale}", "GET", ""),
+            ("/templates/{code}/{channel}/{locale}", "POST", "/frame /preview /test"),
+        )
+        for path in paths.split(" ")
+    }
+)
+"""The routes that a test key may take; any other is refused. What these read and change of jobs,
+dead letters and caught messages is of test jobs alone: row-level security sees to that."""
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1", "ip6-localhost"})
 ALL_SCOPES: frozenset[Scope] = frozenset({"jobs:write", "jobs:read", "admin"})
 

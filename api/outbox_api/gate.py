@@ -15,7 +15,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, We
 
 from outbox.errors import StoreUnavailable
 from outbox.store.pool import TEST_MODE
-from outbox_api.auth import ANYBODY, NOBODY, Principal, is_loopback_host, token_of
+from outbox_api.auth import ANYBODY, NOBODY, TEST_MAY, Principal, is_loopback_host, token_of
 from outbox_api.dashboard.sessions import cookie_in
 from outbox_api.live import deny
 from outbox_api.operations import Operation, operation_of
@@ -23,14 +23,6 @@ from outbox_api.operator_log import REFUSALS, Act, Allowance, is_logged
 from outbox_api.problems import Problem, allow, unavailable
 from outbox_api.requests import refuse_the_unknown
 from outbox_api.runtime import Runtime
-
-TEST_MAY = frozenset(
-    {"post_job", "post_batch", "send_notification", "post_event"}
-    | {f"{act}_job" for act in ("cancel", "retry", "promote", "release", "resend")}
-    | {"cancel_jobs", "cancel", "retry", "promote", "release", "resend"}  # the dashboard's, too
-    | {"reveal", "said", "test_send"}
-)
-"""What a test key may change: test jobs, which row-level security shows it alone."""
 
 OPTIONS = Operation(
     method="GET", path="(options)", name="options", summary="", tag="", needs="open"
@@ -191,10 +183,9 @@ async def admit(runtime: Runtime, scope: Scope, operation: Operation) -> Princip
     if not principal.may(operation.needs):
         scope["state"]["lacking"] = principal
         raise Problem(403, f"The key lacks the scope {operation.needs}.")
-    if principal.test and operation.needs == "jobs:write" and operation.method != "GET":
-        if operation.name not in TEST_MAY:
-            scope["state"]["lacking"] = principal
-            raise Problem(403, "A test key hands in test jobs and mends them; it changes no more.")
+    if principal.test and f"{operation.method} {operation.path}" not in TEST_MAY:
+        scope["state"]["lacking"] = principal
+        raise Problem(403, "A test key hands in test jobs, sees and mends them, and may no more.")
     return principal
 
 

@@ -2822,6 +2822,8 @@ begin
         return 'gone';
     elsif exists (select from outbox.entry as e where e.id = wanted) then
         return 'live';
+    elsif j.job ? 'erased' and outbox.acts_for(j.tenant_id) then
+        return 'erased';
     end if;
     select d.series, d.status, (select max(m.lease_no) from outbox.delivery as m where m.id = wanted) as lease_no
     into last
@@ -2896,6 +2898,11 @@ CREATE FUNCTION outbox.scope_now() RETURNS text
 CREATE FUNCTION outbox.sees(tenant text) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (current_setting('outbox.tenant'::text, true) = ANY (ARRAY['*'::text, tenant]));
+
+CREATE FUNCTION outbox.sees_job(wanted bigint) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (EXISTS (SELECT FROM outbox.job j WHERE (j.id = sees_job.wanted)));
 
 CREATE FUNCTION outbox.set_apart(parsed outbox.parsed[]) RETURNS outbox.parsed[]
     LANGUAGE plpgsql IMMUTABLE
@@ -3147,7 +3154,7 @@ begin
             when 'retried' then sent := sent + 1;
             when 'expired' then r.expired := r.expired + 1;
             when 'suppressed' then r.suppressed := r.suppressed + 1;
-            when 'gone' then r.gone := r.gone + 1;
+            when 'gone', 'erased' then r.gone := r.gone + 1;
             else r.duplicate := r.duplicate + 1;
         end case;
     end loop;
@@ -4859,6 +4866,7 @@ CREATE TABLE outbox.sink_message (
     body text NOT NULL,
     headers jsonb DEFAULT '{}'::jsonb NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    test boolean DEFAULT (NOT (current_setting('outbox.mode'::text, true) IS DISTINCT FROM 'test'::text)) NOT NULL,
     CONSTRAINT sink_message_caught_by_check CHECK ((caught_by = ANY (ARRAY['sink'::text, 'smtp'::text, 'http'::text])))
 );
 
@@ -5446,7 +5454,7 @@ ALTER TABLE outbox.outcome_log ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY own_tenant ON outbox.api_key TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.dead_letter TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.dead_letter TO outbox_api USING (((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id)) AND ((current_setting('outbox.mode'::text, true) IS DISTINCT FROM 'test'::text) OR outbox.sees_job(id)))) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.dedup TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
@@ -5500,7 +5508,7 @@ CREATE POLICY own_tenant ON outbox.rule TO outbox_api USING ((( SELECT outbox.se
 
 CREATE POLICY own_tenant ON outbox.schedule TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
-CREATE POLICY own_tenant ON outbox.sink_message TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
+CREATE POLICY own_tenant ON outbox.sink_message TO outbox_api USING (((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id)) AND (test OR (current_setting('outbox.mode'::text, true) IS DISTINCT FROM 'test'::text)))) WITH CHECK (outbox.sees(tenant_id));
 
 CREATE POLICY own_tenant ON outbox.socket TO outbox_api USING ((( SELECT outbox.sees('*'::text) AS sees) OR outbox.sees(tenant_id))) WITH CHECK (outbox.sees(tenant_id));
 
@@ -5980,6 +5988,10 @@ GRANT ALL ON FUNCTION outbox.scope_now() TO outbox_dispatcher;
 REVOKE ALL ON FUNCTION outbox.sees(tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.sees(tenant text) TO outbox_dispatcher;
 GRANT ALL ON FUNCTION outbox.sees(tenant text) TO outbox_api;
+
+REVOKE ALL ON FUNCTION outbox.sees_job(wanted bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION outbox.sees_job(wanted bigint) TO outbox_dispatcher;
+GRANT ALL ON FUNCTION outbox.sees_job(wanted bigint) TO outbox_api;
 
 REVOKE ALL ON FUNCTION outbox.set_apart(parsed outbox.parsed[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION outbox.set_apart(parsed outbox.parsed[]) TO outbox_dispatcher;

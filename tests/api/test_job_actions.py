@@ -127,3 +127,20 @@ async def test_the_key_of_one_resend_is_not_taken_for_another(open_api: Api) -> 
     assert [e["pointer"] for e in refused.json()["errors"]] == ["/header/idempotency-key"]
     again = await open_api.client.post(f"/api/v1/jobs/{one}/resend", headers=headers)
     assert (again.status_code, again.json()["job_id"]) == (200, first.json()["job_id"])
+
+
+async def test_a_failed_job_of_an_erased_person_is_not_tried_again(open_api: Api) -> None:
+    client = open_api.client
+    await client.put("/api/v1/recipients/ann", json={"email": "ann@example.com"})
+    job_id = await post(open_api, user_id="ann", to=None)
+    behind(open_api, FAIL)
+    erased = await client.delete("/api/v1/recipients/ann/data")
+    assert erased.status_code == 200, erased.text
+    for path in (f"jobs/{job_id}/retry", f"dead-letters/{job_id}/replay"):
+        refused = await client.post(f"/api/v1/{path}")
+        assert refused.status_code == 409
+        assert "has been erased" in refused.json()["detail"]
+    planned = await client.post("/api/v1/dead-letters/replay", json={"dry_run": True})
+    assert (planned.json()["plan"]["would_send"], planned.json()["plan"]["gone"]) == (0, 1)
+    assert await status_of(open_api, job_id) == "failed"
+    assert open_api.count("entry") == 0

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from litestar import Request, Response
 
 from outbox_api.auth import NOBODY
-from outbox_api.dashboard.rendering import HEADERS, POLICY, environment_of, role_of
+from outbox_api.dashboard.rendering import HEADERS, POLICY, environment_of, whose
 from outbox_api.operations import operation_of
 from outbox_api.problems import TITLES, problem_response, to_problem
 from outbox_api.runtime import runtime_of
@@ -43,11 +43,8 @@ def page_or_problem(request: Request[Any, Any, Any], error: Exception) -> Respon
         environment_of()
         .get_template("error.html")
         .render(
-            who=auth.name,
-            tenant=auth.tenant,
-            role=role_of(auth),
+            **whose(auth),
             may_write=False,
-            may_admin=auth.may("admin"),
             needs_key=runtime.config.auth,
             mode=runtime.config.mode,
             token="",

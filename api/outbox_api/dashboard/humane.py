@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -11,6 +12,7 @@ from markupsafe import Markup
 
 from outbox.store.sink import SinkRow
 
+_ADDRESS = re.compile(r"[^\s<>()\[\],;:\"']+@[\w.-]*\w|\+\d{7,15}\b")
 MASK = "•••"
 NOTHING = "\u2013"
 PLAIN_MEMBERS = frozenset(
@@ -90,6 +92,11 @@ def masked(address: str | None) -> str:
     if at:
         return f"{name[:1]}{MASK}@{domain[:1]}{MASK}.{domain.rpartition('.')[2]}"
     return f"{address[:2]}{MASK}{address[-2:]}" if len(address) > 6 else MASK
+
+
+def unaddressed(text: str) -> str:
+    """Return what a receiver said, with the addresses in it masked: mail's, and numbers."""
+    return _ADDRESS.sub(lambda found: masked(found[0]), text)
 
 
 def masked_json(value: object, name: str = "") -> object:

@@ -19,7 +19,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
 from outbox.errors import Fault
-from outbox_api.auth import Need, Principal
+from outbox_api.auth import TEST_MAY, Need, Principal, Scope
 from outbox_api.dashboard import humane
 from outbox_api.dashboard.sessions import ANYBODY
 from outbox_api.operations import Answer, Handler, Method, operation
@@ -52,6 +52,19 @@ TONES = {
     "pending": "calm",
     "scheduled": "mute",
 }
+
+PAGES: tuple[tuple[str, str, str, Scope], ...] = (
+    ("overview", "/", "Overview", "jobs:read"),
+    ("jobs", "/jobs", "Jobs", "jobs:read"),
+    ("dead-letters", "/dead-letters", "Dead letters", "jobs:read"),
+    ("templates", "/templates", "Templates", "jobs:read"),
+    ("schedules", "/schedules", "Schedules", "jobs:read"),
+    ("recipients", "/recipients", "Recipients", "jobs:read"),
+    ("providers", "/providers", "Providers", "admin"),
+    ("sink", "/sink", "Sink", "jobs:read"),
+    ("log", "/operator-log", "Operator log", "admin"),
+)
+"""What the bar leads to: name, path, label, and what its route needs."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -93,6 +106,23 @@ def role_of(principal: Principal) -> str | None:
     return "operator" if principal.may("jobs:write") else "viewer"
 
 
+def whose(principal: Principal) -> dict[str, object]:
+    """Return what every page is told about who looks at it."""
+    return {
+        "who": principal.name,
+        "tenant": principal.tenant,
+        "role": role_of(principal),
+        "is_test": principal.test,
+        "may_admin": principal.may("admin"),
+        "pages": [
+            (name, path, label)
+            for name, path, label, needs in PAGES
+            if principal.may(needs)
+            and (not principal.test or (f"GET {path}" in TEST_MAY and path != "/"))
+        ],
+    }
+
+
 @cache
 def environment_of() -> jinja2.Environment:
     """Return the templates, made once."""
@@ -103,12 +133,22 @@ def environment_of() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("about", "ago", "clock", "count", "masked", "rate", "spark", "span"):
+    for name in (
+        "about",
+        "ago",
+        "clock",
+        "count",
+        "masked",
+        "rate",
+        "spark",
+        "span",
+        "unaddressed",
+    ):
         environment.filters[name] = getattr(humane, name)
     environment.filters["title"] = humane.title_of
     environment.filters["json"] = lambda raw: msgspec.json.format(bytes(raw), indent=2).decode()
     environment.filters["path"] = lambda text: quote(str(text), safe="")
-    environment.globals["tones"] = TONES
+    environment.globals |= {"tones": TONES, "mask": humane.MASK}
     return environment
 
 
@@ -119,14 +159,10 @@ async def render(request: ApiRequest, name: str, **values: object) -> str:
         environment_of()
         .get_template(f"{name}.html")
         .render(
-            who=auth.name,
-            tenant=auth.tenant,
-            role=role_of(auth),
             may_write=auth.may("jobs:write"),
-            may_admin=auth.may("admin"),
             needs_key=runtime_of(request).config.auth,
             mode=runtime_of(request).config.mode,
-            **({"token": await token_of(request)} | values),
+            **({"token": await token_of(request)} | whose(auth) | values),
         )
     )
 

@@ -242,6 +242,8 @@ def require_retried(result: str) -> None:
             raise Problem(409, "This job has not ended: it needs no retry.")
         case "expired":
             raise Problem(409, "This job's expires_at has passed: it would never be sent.")
+        case "erased":
+            raise Problem(409, "What this job said has been erased: there is nothing to send.")
         case "gone":
             raise Problem(
                 409, "This job is no longer kept: send the dead letter's copy as a new job."

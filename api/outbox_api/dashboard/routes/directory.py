@@ -46,7 +46,7 @@ class OneQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tenant_id: Text | None = None
 
 
-@page_route("GET", "/operator-log", summary="Show who did what", needs="jobs:read")
+@page_route("GET", "/operator-log", summary="Show who did what", needs="admin")
 async def operator_log(request: ApiRequest) -> ASGIResponse:
     """Show what operators did, newest first."""
     query = query_of(request, LogQuery)

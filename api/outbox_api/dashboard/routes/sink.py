@@ -18,7 +18,7 @@ from outbox.channels.registry import CONTRACT_CHANNELS
 from outbox.store import sink
 from outbox.store.sink import SinkFilter, SinkRow
 from outbox_api.answers import write_cursor
-from outbox_api.dashboard.humane import title_of
+from outbox_api.dashboard.humane import MASK, title_of
 from outbox_api.dashboard.live import live_part
 from outbox_api.dashboard.rendering import (
     framed,
@@ -113,7 +113,7 @@ async def show_message(request: ApiRequest, message_id: FromPath[int]) -> ASGIRe
         "message",
         here="sink",
         m=row,
-        title=title_of(row),
+        title=title_of(row) if request.auth.may("jobs:write") else MASK,
         caught_by=_RECEIVERS[row.caught_by],
         has_html=html is not None,
         text=_readable(row.body) if html != row.body else None,
@@ -122,7 +122,7 @@ async def show_message(request: ApiRequest, message_id: FromPath[int]) -> ASGIRe
 
 
 @page_route(
-    "GET", "/sink/{message_id:int}/html", summary="Show a message's HTML", needs="jobs:read"
+    "GET", "/sink/{message_id:int}/html", summary="Show a message's HTML", needs="jobs:write"
 )
 async def message_html(request: ApiRequest, message_id: FromPath[int]) -> ASGIResponse:
     """Show the HTML part, for the sandboxed frame."""

@@ -693,7 +693,8 @@ create table outbox.sink_message (
     subject           text,
     body              text        not null,
     headers           jsonb       not null default '{}',
-    created_at        timestamptz not null default clock_timestamp()
+    created_at        timestamptz not null default clock_timestamp(),
+    test              boolean     not null default (current_setting('outbox.mode', true) is not distinct from 'test')
 );
 
 -- A day whose job partition is detached already, and what belongs to its jobs goes away in batches:

@@ -87,6 +87,8 @@ begin
         return 'gone';
     elsif exists (select from outbox.entry as e where e.id = wanted) then
         return 'live';
+    elsif j.job ? 'erased' and outbox.acts_for(j.tenant_id) then
+        return 'erased';
     end if;
     select d.series, d.status, (select max(m.lease_no) from outbox.delivery as m where m.id = wanted) as lease_no
     into last

@@ -190,7 +190,7 @@ begin
             when 'retried' then sent := sent + 1;
             when 'expired' then r.expired := r.expired + 1;
             when 'suppressed' then r.suppressed := r.suppressed + 1;
-            when 'gone' then r.gone := r.gone + 1;
+            when 'gone', 'erased' then r.gone := r.gone + 1;
             else r.duplicate := r.duplicate + 1;
         end case;
     end loop;
