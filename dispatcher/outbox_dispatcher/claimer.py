@@ -52,6 +52,7 @@ class Claimer:
         self._lease_s = lease_s
         self._hand_over = hand_over
         self._suspects_allowed = suspects_allowed
+        self._by_bell = False
         self.claiming = False
         self.nothing_due = asyncio.Event()
 
@@ -62,6 +63,7 @@ class Claimer:
             if rung is None or rung:
                 self._lanes.ring(rung)
                 self.nothing_due.clear()
+                self._by_bell = True
             if due := self._wakeup.due():
                 self._lanes.ring(due)
                 self.nothing_due.clear()
@@ -162,8 +164,10 @@ class Claimer:
             self._take_back()
         self._lanes.claimed(asked, rows, monotonic() - began)
         self._charge(rows)
+        by_bell, self._by_bell = self._by_bell, False
         if not rows:
-            self._wakeup.look_soon()
+            if by_bell:
+                self._wakeup.look_soon()
             return
         self._wakeup.busy(more=any(state.hot for state, _, _ in asked.values()))
         self.nothing_due.clear()

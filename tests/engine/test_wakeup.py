@@ -11,6 +11,7 @@ import pytest
 from outbox.store import engine
 from outbox.store.engine import Connection, Upcoming
 from outbox_dispatcher import floors
+from outbox_dispatcher.wakeup import BUSY_POLL_S
 from tests.engine.desk import QUEUE, Desk, Scripted, dispatching, enqueue_on, in_s
 
 POLL_TAKES_S = 0.15
@@ -104,3 +105,24 @@ async def test_suspects_of_a_crash_start_one_after_the_other_though_polls_are_sl
         await desk.until(lambda: len(handler.seen) == len(jobs))
         assert monotonic() - began < 2 * LATE_S_MAX
     assert handler.running_max == 1
+
+
+async def test_a_due_job_that_cannot_be_claimed_is_not_asked_for_all_the_time(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[float] = []
+    next_due = engine.next_due
+
+    async def look(connection: Connection) -> list[Upcoming]:
+        looked_at.append(monotonic())
+        return await next_due(connection)
+
+    monkeypatch.setattr(engine, "next_due", look)
+    job_id = desk.enqueue()
+    with desk.database.admin_connect() as operator:
+        operator.execute("select from outbox.entry for update")
+        async with dispatching(desk, {QUEUE: Scripted()}, poll_s_min=0.02, poll_s_max=0.02):
+            await desk.until(lambda: len(looked_at) == 12)
+            operator.rollback()
+            await desk.until_status(job_id, "sent")
+    assert looked_at[11] - looked_at[1] >= 5 * BUSY_POLL_S
