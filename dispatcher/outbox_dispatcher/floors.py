@@ -26,18 +26,45 @@ NEAR_S = 3.0
 """Near looks go back so far, up to twice as far: few transactions take longer to commit."""
 
 
+class Horizon:
+    """Below it nothing waits in any lane, but for what the last far look has found."""
+
+    __slots__ = ("looks", "place")
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.place = BOTTOM
+
+    def looked(self, db_now: datetime) -> None:
+        """Note a far look. `db_now`: the database's time, from before it."""
+        self.looks += 1
+        self.place = (db_now - timedelta(seconds=NEAR_S), 0)
+
+
 class Floors:
     """One lane's floors, a place for each priority; what is behind a place is above it."""
 
-    __slots__ = ("_base", "_floor", "_lowered", "_mark", "_newer", "_older", "_turned_at")
+    __slots__ = (
+        "_first",
+        "_floor",
+        "_horizon",
+        "_lowered",
+        "_mark",
+        "_newer",
+        "_older",
+        "_since",
+        "_turned_at",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, horizon: Horizon) -> None:
+        self._horizon = horizon
         self.forget()
 
     def forget(self) -> None:
         """Start at the bottom again."""
+        self._since = self._horizon.looks
         self._floor: dict[int, Place] = {}
-        self._base: dict[int, Place] = {}
+        self._first: dict[int, Place] = {}
         self._older: dict[int, Place] = {}
         self._newer: dict[int, Place] = {}
         self._lowered: dict[int, Place] = {}
@@ -62,8 +89,11 @@ class Floors:
         floor = self._floor.get(priority)
         if floor is not None and not below:
             return floor
-        known = [at[priority] for at in (self._base, self._older) if priority in at]
-        base = max(known, default=None)
+        base = self._older.get(priority)
+        if self._horizon.looks > self._since:
+            place = self._horizon.place
+            place = min(place, self._first.get(priority, place))
+            base = place if base is None else max(base, place)
         return base if floor is None or base is None else min(floor, base)
 
     def _turn(self) -> None:
@@ -89,15 +119,11 @@ class Floors:
         if self._mark is not None:
             self._mark[priority] = min(before, self._mark[priority])
 
-    def looked(self, first: Mapping[int, Place], *, db_now: datetime) -> None:
-        """Note what a far look has found: the first place where something waits, if any does."""
-        horizon = (db_now - timedelta(seconds=NEAR_S), 0)
-        for priority in PRIORITIES:
-            self._base[priority] = horizon
-            place = first.get(priority)
-            if place is not None:
-                self._base[priority] = min(horizon, (place[0], place[1] - 1))
-                self.lower(priority, place)
+    def looked(self, first: Mapping[int, Place]) -> None:
+        """Note where a far look has found something waiting first, of each priority."""
+        self._first = {p: (at, entry_id - 1) for p, (at, entry_id) in first.items()}
+        for priority, place in first.items():
+            self.lower(priority, place)
 
     def mark(self) -> None:
         """Remember the floors: claims leave something out from here on."""

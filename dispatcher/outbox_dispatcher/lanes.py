@@ -9,7 +9,7 @@ from time import monotonic
 
 from outbox.message import LaneId
 from outbox.store.engine import FLOOR_BOTTOM, Ask, Claimed, Lane, Upcoming, Version
-from outbox_dispatcher.floors import Floors, Place
+from outbox_dispatcher.floors import Floors, Horizon, Place
 from outbox_dispatcher.limits import Limits, Quota
 from outbox_dispatcher.pace import Pace
 
@@ -42,7 +42,7 @@ class LaneState:
         "window",
     )
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, horizon: Horizon) -> None:
         self.lane = lane
         self.weight = lane.weight
         self.quotas: tuple[Quota, ...] = ()
@@ -53,7 +53,7 @@ class LaneState:
         self.window: int | None = None
         self.in_flight = 0
         self.failing = False
-        self.floors = Floors()
+        self.floors = Floors(horizon)
         self.pace = Pace()
         self.look_at = 0.0
 
@@ -136,6 +136,8 @@ class LaneBook:
         self.catalog = 0
         self.newest: int | None = None
         self._highest = 0
+        self._horizon = Horizon()
+        self._waiting: set[LaneId] = set()
         self.channels: dict[str, str | None] = {}
 
     def load(self, version: Version, lanes: Iterable[Lane], *, catalog: int = 0) -> None:
@@ -154,7 +156,7 @@ class LaneBook:
                 continue
             state = self._states.get(lane.lane_id)
             if state is None:
-                state = LaneState(lane)
+                state = LaneState(lane, self._horizon)
                 if lane.scope.startswith(DESTINATION):
                     state.start_slowly()
                 self._states[lane.lane_id] = state
@@ -306,8 +308,11 @@ class LaneBook:
         first: dict[LaneId, dict[int, Place]] = {}
         for found in upcoming:
             first.setdefault(found.lane_id, {})[found.priority] = (found.available_at, found.id)
-        for lane_id, state in self._states.items():
-            state.floors.looked(first.get(lane_id, {}), db_now=db_now)
+        self._horizon.looked(db_now)
+        for lane_id in self._waiting | first.keys():
+            if state := self._states.get(lane_id):
+                state.floors.looked(first.get(lane_id, {}))
+        self._waiting = set(first)
 
     def found(self, upcoming: Iterable[Upcoming]) -> None:
         """Note what a look at some lanes has found: it may lie below their floors."""
