@@ -223,7 +223,7 @@ class Claimer:
                 later[lane_id] = wait_s
             elif not state.hot:
                 state.hot = found = True
-        self._wakeup.polled(reach, took_s, later)
+        self._wakeup.polled(reach, took_s, later, fleet_size=self._life.fleet_size)
         if found:
             self._wakeup.busy(more=True)
         else:

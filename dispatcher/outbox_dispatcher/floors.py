@@ -22,8 +22,10 @@ Place: TypeAlias = tuple[datetime, int]
 
 PRIORITIES = (10, 5, 1, 0)
 BOTTOM: Place = (datetime.min.replace(tzinfo=UTC), 0)
-NEAR_S = 3.0
+NEAR_S = 1.5
 """Near looks go back so far, up to twice as far: few transactions take longer to commit."""
+HORIZON_S = 3.0
+"""What is younger than that may not have been there yet when a far look was made."""
 
 
 class Horizon:
@@ -38,7 +40,7 @@ class Horizon:
     def looked(self, db_now: datetime) -> None:
         """Note a far look. `db_now`: the database's time, from before it."""
         self.looks += 1
-        self.place = (db_now - timedelta(seconds=NEAR_S), 0)
+        self.place = (db_now - timedelta(seconds=HORIZON_S), 0)
 
 
 class Floors:

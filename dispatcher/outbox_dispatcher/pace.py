@@ -25,9 +25,9 @@ class Pace:
         self.may_at = 0.0
         self._last_took_s = 0.0
 
-    def took(self, took_s: float) -> None:
-        """Note that a walk has ended right now."""
+    def took(self, took_s: float, *, walkers: int = 1) -> None:
+        """Note that a walk has ended right now. `walkers`: how many share this share."""
         # One that was slow by itself met a cold cache, or a machine that stood still.
         self._last_took_s, lasting_s = took_s, min(took_s, self._last_took_s)
         if lasting_s > CHEAP_S:
-            self.may_at = monotonic() + min(lasting_s / SHARE_MAX, PAUSE_S_MAX)
+            self.may_at = monotonic() + min(lasting_s * walkers / SHARE_MAX, PAUSE_S_MAX)

@@ -72,9 +72,12 @@ class Wakeup:
         """Poll once soon: there may be something that a claim could not find."""
         self._poll_at = min(self._poll_at, monotonic() + self._poll_s_min)
 
-    def polled(self, reach: Reach, took_s: float, due_in_s: Mapping[LaneId, float]) -> None:
+    def polled(
+        self, reach: Reach, took_s: float, due_in_s: Mapping[LaneId, float], *, fleet_size: int = 1
+    ) -> None:
         """Note that a poll took so long, and when entries of which lanes become due."""
-        self._paces[reach].took(took_s)
+        # Whoever finds something far below claims it: the fleet takes turns.
+        self._paces[reach].took(took_s, walkers=max(1, fleet_size) if reach == "far" else 1)
         now = monotonic()
         if reach == "far":
             self._looked_at = now

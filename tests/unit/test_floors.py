@@ -90,7 +90,7 @@ def test_what_a_far_look_finds_lowers_a_floor_and_what_it_does_not_find_is_over(
     assert starts[1] == at(30)
     assert at(9) < starts[5] < at(10)
     # Of priorities that nothing was claimed of: what is older than a few seconds is not there.
-    assert starts[0] == starts[10] == (at(60 - module.NEAR_S)[0], 0)
+    assert starts[0] == starts[10] == (at(60 - module.HORIZON_S)[0], 0)
 
 
 def test_what_is_resumed_is_looked_at_from_the_bottom_until_the_next_far_look(
@@ -104,7 +104,7 @@ def test_what_is_resumed_is_looked_at_from_the_bottom_until_the_next_far_look(
     looked(floors, {1: at(5)}, at_s=80)
     starts = floors.starts(below=False)
     assert starts[1] < at(5)
-    assert starts[5] == (at(80 - module.NEAR_S)[0], 0)
+    assert starts[5] == (at(80 - module.HORIZON_S)[0], 0)
 
 
 def test_what_claims_left_out_for_a_while_is_looked_for_where_they_began_to(clock: Clock) -> None:
@@ -127,6 +127,8 @@ def test_walks_get_a_twentieth_of_the_time_unless_one_was_slow_by_itself(clock: 
     assert walks.may_at <= clock.now
     walks.took(3.0)
     assert walks.may_at == clock.now + 2.0 / pace.SHARE_MAX
+    walks.took(2.0, walkers=3)
+    assert walks.may_at == clock.now + 3 * 2.0 / pace.SHARE_MAX
     walks.took(1_000.0)
     walks.took(1_000.0)
     assert walks.may_at == clock.now + pace.PAUSE_S_MAX

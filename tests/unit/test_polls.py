@@ -45,6 +45,16 @@ def test_however_busy_it_is_slow_looks_get_a_twentieth_of_the_time(clock: Clock)
     assert "near" not in seen
 
 
+def test_a_fleet_takes_turns_at_slow_looks(clock: Clock) -> None:
+    polling = Wakeup(poll_s_min=0.02, poll_s_max=1.0)
+    for _ in range(2):
+        polling.polled("far", 2.0, {}, fleet_size=5)
+    clock.now += 4 * 2.0 / pace.SHARE_MAX
+    assert polling.poll_due() == "near"
+    clock.now += 2.0 / pace.SHARE_MAX
+    assert polling.poll_due() == "far"
+
+
 def test_where_nothing_happens_near_looks_come_in_between_slow_ones(clock: Clock) -> None:
     polling = Wakeup(poll_s_min=0.02, poll_s_max=1.0)
     for _ in range(2):
