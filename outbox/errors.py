@@ -4,6 +4,7 @@
     ├── InvalidJob         a job breaks a rule of the contract; nothing was stored
     ├── JobConflict        the same job_id was accepted before with other content
     ├── LimitRefused       a limit can't be what it was set to
+    │   └── NoSuchQueue    … because there is no such queue
     ├── NotPermitted       the connection's role may not act for that tenant
     ├── ConfigError        a setting is unknown, malformed or impossible beside another
     ├── SealBroken         a secret cannot be sealed, or opened again (outbox.sealing)
@@ -59,6 +60,13 @@ class LimitRefused(OutboxError):
         self.faults = tuple(faults)
         told = (f"{fault.pointer.strip('/')} {fault.message}" for fault in self.faults)
         super().__init__("; ".join(told))
+
+
+class NoSuchQueue(LimitRefused):
+    """A limit was to be set on a queue that has no handler here, and never had a job."""
+
+    def __init__(self, queue: str) -> None:
+        super().__init__([Fault("/queue", f"{queue} has no handler here, and never had a job")])
 
 
 class NotPermitted(OutboxError):

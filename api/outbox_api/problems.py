@@ -27,6 +27,9 @@ from outbox_api.answers import PROBLEM_JSON
 
 RETRY_AFTER_S = 1
 FAULTS_MAX = 1_000
+UNREACHABLE = frozenset({".", ".."})
+"""What clients take out of a path before they ask (RFC 3986, 5.2.4): no name of anything."""
+NO_SEGMENT = "must not be . or .., which no path can name"
 
 _log = structlog.get_logger("outbox.api")
 
@@ -79,6 +82,11 @@ class Problem(Exception):
 def not_found(what: str) -> Problem:
     """Return the 404 for something that isn't there, or is another tenant's."""
     return Problem(404, f"There is no such {what}.")
+
+
+def no_such_queue() -> Problem:
+    """Return the 404 for a queue's name that may be a typo."""
+    return Problem(404, "No such queue: it has no handler here, and never had a job.")
 
 
 def invalid(errors: Sequence[Fault], *, detail: str | None = None, status: int = 422) -> Problem:

@@ -10,8 +10,9 @@ import msgspec
 import psycopg
 from psycopg.rows import TupleRow
 
-from outbox.errors import Fault, LimitRefused, NotPermitted
+from outbox.errors import Fault, LimitRefused, NoSuchQueue, NotPermitted
 from outbox.message import Epoch, LaneId
+from outbox.store import queues
 from outbox.store.pool import fetch, fetch_one
 from outbox_sql import query
 
@@ -229,7 +230,9 @@ async def set_lane(
     burst: int | None,
     actor: str,
 ) -> None:
-    """Set all limits of a lane; None: no limit. Raises LimitRefused, NotPermitted."""
+    """Set all limits of a lane; None: no limit. Raises LimitRefused, NoSuchQueue, NotPermitted."""
+    if not await queues.is_known(connection, queue):
+        raise NoSuchQueue(queue)
     try:
         await connection.execute(
             "select outbox.set_lane_limits(%s, %s, %s, %s, %s, %s, %s)",

@@ -122,6 +122,11 @@ async def names(
     return [str(row[0]) for row in await cursor.fetchall()]
 
 
+async def is_known(connection: Connection, queue: str) -> bool:
+    """Tell whether there is such a queue: it has a handler, or has had a job."""
+    return bool(await _number(connection, "queue_known", {"queue": queue}))
+
+
 async def gauges(connection: Connection) -> StoreGauges:
     """Return how the whole store is."""
     row = await fetch_one(connection, StoreGauges, "store_gauges", {})

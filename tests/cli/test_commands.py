@@ -134,6 +134,12 @@ def test_the_doctor_names_everything_that_keeps_jobs_and_what_to_do(
     }  # fmt: skip
 
 
+def test_a_limit_on_a_misspelt_queue_is_refused_on_the_command_line(outbox: Shell) -> None:
+    done = outbox.run("queues", "limit", "nosuch", "--rate", "1")
+    assert done.code == 2
+    assert "nosuch has no handler here, and never had a job" in done.err
+
+
 def test_limits_that_cannot_be_are_refused_on_the_command_line(outbox: Shell) -> None:
     for name, value in {"--rate": "-1", "--concurrency": "99999999999", "--weight": "0"}.items():
         done = outbox.run("queues", "limit", "inbox", name, value)

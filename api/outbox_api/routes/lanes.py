@@ -9,12 +9,12 @@ import msgspec
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
-from outbox.errors import Fault, LimitRefused
+from outbox.errors import Fault, LimitRefused, NoSuchQueue
 from outbox.store import limits
 from outbox.store.limits import LaneLimits
 from outbox_api.answers import answer
 from outbox_api.operations import Answer, Body, operation
-from outbox_api.problems import Problem, invalid, not_found
+from outbox_api.problems import Problem, invalid, no_such_queue, not_found
 from outbox_api.requests import ApiRequest, read_struct
 from outbox_api.runtime import runtime_of
 
@@ -105,6 +105,8 @@ async def set_lane(
                 burst=int4(body.burst),
                 actor=request.auth.name,
             )
+    except NoSuchQueue as error:
+        raise no_such_queue() from error
     except LimitRefused as error:
         raise invalid(error.faults) from error
     return answer(await _shown(request, tenant_id, queue))

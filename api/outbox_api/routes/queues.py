@@ -17,7 +17,7 @@ from outbox.store.queues import QueueRow
 from outbox.telemetry import quantile_s
 from outbox_api.answers import Page, answer
 from outbox_api.operations import Answer, Body, operation
-from outbox_api.problems import Problem, invalid, not_found
+from outbox_api.problems import Problem, invalid, no_such_queue, not_found
 from outbox_api.requests import ApiRequest, read_query, read_struct
 from outbox_api.runtime import runtime_of
 from outbox_api.tenancy import TenantQuery, tenant_filter
@@ -259,6 +259,8 @@ async def clean_queue(request: ApiRequest, queue: FromPath[str]) -> ASGIResponse
     if not _QUEUE.fullmatch(queue):
         raise invalid([Fault("/path/queue", "must be 1 to 63 of a-z, 0-9, '.', '_', '-'")])
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
+        if not await queues.is_known(connection, queue):
+            raise no_such_queue()
         deleted = await queues.clean(
             connection,
             queue,
@@ -352,7 +354,7 @@ async def set_paused(
     async with runtime.database.transaction(request.auth.sees) as connection:
         # A typo must not leave the real queue running. A handler makes one known before any job.
         if not await queues.names(connection, tenant=None, queue=queue):
-            raise Problem(404, "No such queue: it has no handler here, and never had a job.")
+            raise no_such_queue()
         try:
             version = await queues.set_paused(
                 connection,

@@ -15,7 +15,7 @@ from outbox_api.dashboard.live import live_part
 from outbox_api.dashboard.rendering import as_struct, page, page_route, read_form, render, told
 from outbox_api.dashboard.routes.overview import queue_lines
 from outbox_api.dashboard.series import RANGES
-from outbox_api.problems import Problem, not_found
+from outbox_api.problems import Problem, no_such_queue, not_found
 from outbox_api.requests import ApiRequest
 from outbox_api.routes.queues import CLEAN_JOBS_MAX, PauseDone, set_paused
 from outbox_api.runtime import runtime_of
@@ -99,6 +99,8 @@ async def clean(request: ApiRequest, queue: FromPath[str]) -> ASGIResponse:
     """Delete ended jobs, the oldest first."""
     form = as_struct(await read_form(request), CleanForm)
     async with runtime_of(request).database.transaction(request.auth.sees) as connection:
+        if not await queues.is_known(connection, queue):
+            raise no_such_queue()
         deleted = await queues.clean(
             connection,
             queue,
