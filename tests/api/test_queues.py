@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.api.conftest import Api, job
+import pytest
+
+from outbox.store.queues import QueueRow
+from outbox_api.backpressure import _too_deep
+from tests.api.conftest import ADMIN_KEY, Api, job
 from tests.api.stage import behind, post
 
 
@@ -29,6 +33,31 @@ async def test_health_says_that_nobody_works(open_api: Api) -> None:
     health = (await open_api.client.get("/monitoring/queues/health")).json()
     assert health["email"]["status"] == "healthy"
     assert health["email"]["concerns"] == []
+
+
+def queue_row(*, waiting: int, completed: int, paused: bool) -> QueueRow:
+    return QueueRow(
+        queue="email",
+        waiting=waiting,
+        active=0,
+        delayed=0,
+        estimated=[],
+        oldest_waiting_s=1.0,
+        completed=completed,
+        failed=0,
+        expired=0,
+        attempts=completed,
+        duration_ms_sum=0,
+        durations=[],
+        total_completed=completed,
+        total_failed=0,
+        total_expired=0,
+        total_cancelled=0,
+        total_rescued=0,
+        paused=paused,
+        held=0,
+        dispatchers=1,
+    )
 
 
 async def health_of_email(api: Api, *, waiting: int) -> Any:
@@ -118,8 +147,56 @@ async def test_a_queue_deeper_than_its_limit_is_a_429_with_the_way_out(
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.headers["ratelimit-limit"] == "2"
         assert answer.headers["ratelimit-remaining"] == "0"
+        assert "ratelimit-reset" not in answer.headers, "nothing was sent: nobody knows"
+        assert "room in" not in answer.json()["detail"]
         other = await client.post("/api/v1/jobs", json=job(queue="bulk"))
         assert other.status_code == 202
+    key = await api.new_key("acme", "jobs:write")
+    async with running_api(api.database.url, queue_depth_max=2) as client:
+        client.headers["authorization"] = f"Bearer {ADMIN_KEY}"
+        await health_of_email(Api(client, api.database), waiting=2)
+        client.headers["authorization"] = f"Bearer {key}"
+        for path, body in (
+            ("/api/v1/jobs", job()),
+            ("/api/v1/jobs/batch", [job()]),
+            (
+                "/api/v1/notifications/send",
+                {"type": "email", "recipient": "a@example.com", "content": "x"},
+            ),
+        ):
+            answer = await client.post(path, json=body)
+            assert answer.status_code == 429
+            assert answer.json()["detail"] == "The queue email takes no more jobs now."
+            assert answer.headers["retry-after"] == "30"
+            assert [name for name in answer.headers if name.startswith("ratelimit")] == []
+
+
+@pytest.mark.parametrize(
+    ("completed", "paused", "reset"),
+    [(900, False, "2"), (900, True, None), (0, False, None), (1, False, "901"), (1, True, None)],
+)
+def test_when_there_will_be_room_is_told_only_where_the_pace_tells(
+    completed: int, paused: bool, reset: str | None
+) -> None:
+    row = queue_row(waiting=2, completed=completed, paused=paused)
+    problem = _too_deep(row, 2)
+    assert problem.headers.get("ratelimit-reset") == reset
+    assert ("room in" in problem.detail) == (reset is not None)
+    assert int(problem.headers["retry-after"]) <= 60
+    assert "ratelimit-reset" not in _too_deep(row, -10_000_000).headers, "too far ahead"
+
+
+async def test_a_limit_or_a_clean_on_a_misspelt_queue_makes_no_queue(open_api: Api) -> None:
+    client = open_api.client
+    before = (await client.get("/api/v1/queues")).json()
+    for answer in (
+        await client.put("/api/v1/lanes/acme/nosuchy", json={"rate_per_s": 5}),
+        await client.post(
+            "/api/v1/queues/nosuchy/clean", json={"status": "sent", "older_than_s": 0}
+        ),
+    ):
+        assert answer.status_code == 404, answer.text
+    assert (await client.get("/api/v1/queues")).json() == before
 
 
 async def test_metrics_have_the_stores_figures_and_no_ids(open_api: Api) -> None:

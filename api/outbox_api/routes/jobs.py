@@ -117,7 +117,7 @@ async def take_job(request: Incoming) -> ASGIResponse:
         raise invalid([Fault("", "must be an object")])
     queue = job.get("queue") or job.get("channel")
     if isinstance(queue, str):
-        require_room(runtime, (queue,))
+        require_room(runtime, request.auth, (queue,))
     key_tenant = request.auth.tenant
     tenant = tenant_of(job, key_tenant)
     text = body.decode()
@@ -226,7 +226,7 @@ async def post_batch(request: ApiRequest) -> ASGIResponse:
         idempotency_key=idempotency_key(request),
     )
     del body
-    require_room(runtime, batch.queues)
+    require_room(runtime, request.auth, batch.queues)
     results = await _store_batch(
         runtime, request.auth, batch, atomic=atomic, traceparent=traceparent_of(request)
     )

@@ -126,7 +126,7 @@ async def send_notification(request: ApiRequest) -> ASGIResponse:
     runtime = runtime_of(request)
     key = idempotency_key(request)
     wanted = await read_struct(request, SimpleSend, bytes_max=runtime.config.job_bytes_max)
-    require_room(runtime, (wanted.type,))
+    require_room(runtime, request.auth, (wanted.type,))
     tenant = request.auth.tenant or DEFAULT_TENANT
     job_id = new_id(tenant, key)
     stored = await runtime.intake.submit(
