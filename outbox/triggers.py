@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Literal
-from zoneinfo import ZoneInfo
 
 import msgspec
 from apscheduler.triggers.cron import CronTrigger
 
 from outbox.errors import Fault
+from outbox.zones import zone
 
 Misfire = Literal["skip", "once", "all"]
 
@@ -77,8 +77,8 @@ class Timetable:
         if len(given) != 1:
             raise BadTrigger(Fault("/trigger", "must have one of cron, every_s, at"))
         try:
-            self._zone = ZoneInfo(timezone)
-        except (ValueError, OSError, ModuleNotFoundError, LookupError):
+            self._zone = zone(timezone)
+        except ValueError:
             raise BadTrigger(Fault("/timezone", "is no known time zone")) from None
         self._trigger = trigger
         self._walls: list[CronTrigger] = []
@@ -183,6 +183,8 @@ class Timetable:
             raise BadTrigger(
                 Fault("/trigger/cron", "must have five fields: minute hour day month weekday")
             )
+        if not text.isascii():  # int() and regular expressions take every script's digits
+            raise BadTrigger(Fault("/trigger/cron", "must have ASCII characters alone"))
         minute, hour, day, month, weekday = fields
         try:
             weekdays = _read_weekdays(weekday)

@@ -180,6 +180,8 @@ async def test_every_fault_of_a_recipient_is_told(open_api: Api) -> None:
         ("quiet_hours", {"from": "25:00", "to": "08:00"}, "/quiet_hours/from"),
         ("opt_outs", ["a", 7], "/opt_outs/1"),
         ("fcm", [], "/fcm"),
+        ("timezone", "localtime", "/timezone"),
+        ("timezone", "posixrules", "/timezone"),
     ):
         answer = await open_api.client.put("/api/v1/recipients/ann", json={name: value})
         assert [e["pointer"] for e in answer.json()["errors"]] == [pointer], answer.text

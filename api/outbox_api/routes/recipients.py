@@ -6,7 +6,6 @@ import re
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import msgspec
 from litestar.params import FromPath
@@ -17,6 +16,7 @@ from outbox.errors import Fault
 from outbox.render import normalise_locale
 from outbox.store import recipients
 from outbox.store.recipients import Erased, InboxRow, RecipientParts, RecipientRow
+from outbox.zones import is_zone
 from outbox_api import samples
 from outbox_api.answers import JsonObject, answer, left_out, no_content, raw, write_cursor, written
 from outbox_api.operations import Answer, Body, operation
@@ -170,7 +170,7 @@ def _parts(body: RecipientBody) -> RecipientParts:
     locale = normalise_locale(body.locale)
     if body.locale is not None and locale is None:
         faults.append(Fault("/locale", "must be a language tag"))
-    if body.timezone is not None and not _is_zone(body.timezone):
+    if body.timezone is not None and not is_zone(body.timezone):
         faults.append(Fault("/timezone", "must be a time zone's name, such as Asia/Almaty"))
     attributes = written(body.attributes) or "{}"
     if not attributes.lstrip().startswith("{"):
@@ -192,14 +192,6 @@ def _parts(body: RecipientBody) -> RecipientParts:
         opt_outs=sorted(set(body.opt_outs)),
         quiet_hours=quiet,
     )
-
-
-def _is_zone(name: str) -> bool:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        return False
-    return True
 
 
 @operation(

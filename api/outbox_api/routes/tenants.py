@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated
-from zoneinfo import ZoneInfo
 
 import msgspec
 from litestar.params import FromPath
@@ -19,6 +18,7 @@ from outbox.render import normalise_locale
 from outbox.store import catalog
 from outbox.store.catalog import Tenant, TenantParts
 from outbox.store.pool import EVERY_TENANT
+from outbox.zones import is_zone
 from outbox_api import samples
 from outbox_api.answers import Page, answer
 from outbox_api.operations import Answer, Body, operation
@@ -127,7 +127,7 @@ def _parts(body: TenantBody) -> TenantParts:
     locale = normalise_locale(body.default_locale)
     if body.default_locale is not None and locale is None:
         faults.append(Fault("/default_locale", "must be a language tag"))
-    if body.timezone is not None and not _is_zone(body.timezone):
+    if body.timezone is not None and not is_zone(body.timezone):
         faults.append(Fault("/timezone", "must be a time zone's name, such as Asia/Almaty"))
     if body.sender is not None and not _is_sender(body.sender):
         faults.append(Fault("/sender", "must be a mail address, or a name and <address>"))
@@ -148,14 +148,6 @@ def _is_sender(text: str) -> bool:
     try:
         parse_sender(text)
     except AddressRefused:
-        return False
-    return True
-
-
-def _is_zone(name: str) -> bool:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
         return False
     return True
 
