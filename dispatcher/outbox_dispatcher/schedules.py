@@ -121,7 +121,7 @@ async def _clean(url: str, schedule: DueSchedule) -> None:
                     order.queue,
                     tenant=schedule.tenant_id,
                     status=order.status,
-                    older_than_s=order.older_than_s,
+                    older_than_s=order.older_than_s or 0.0,
                     limit=CLEAN_SLICE,
                     actor=f"schedule {schedule.name}",
                     keep_last=order.keep_last,

@@ -69,8 +69,13 @@ class CleanJobs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     queue: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
     status: Literal["sent", "failed", "expired", "cancelled"]
-    older_than_s: Annotated[float, Meta(ge=0, le=315_360_000)] = 0.0
+    older_than_s: Annotated[float, Meta(ge=0, le=315_360_000)] | None = None
     keep_last: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where nothing says what stays: that would be a queue's whole past."""
+        if self.older_than_s is None and self.keep_last is None:
+            raise ValueError("must have keep_last, older_than_s, or both")
 
 
 def fire_id(schedule_id: UUID, at: datetime) -> UUID:

@@ -48,9 +48,18 @@ async def test_a_schedule_is_made_shown_paused_resumed_and_forgotten(api: Api) -
         ({"job": JOB | {"send_after": "2030-01-01T00:00:00Z"}}, "/job/send_after"),
         ({"job": {"queue": "nobody", "payload": {}}}, "/job/queue"),
         ({"job": None}, ""),
-        ({"clean": {"queue": "email", "status": "sent"}}, ""),
+        ({"clean": {"queue": "email", "status": "sent", "keep_last": 1}}, ""),
         ({"job": None, "clean": {"queue": "email", "status": "lost"}}, "/clean/status"),
         ({"misfire": "never"}, "/misfire"),
+        ({"job": None, "clean": {"queue": "email", "status": "sent"}}, "/clean"),
+        (
+            {"job": None, "clean": {"queue": "emial", "status": "sent", "keep_last": 1}},
+            "/clean/queue",
+        ),
+        ({"timezone": "localtime"}, "/timezone"),
+        ({"timezone": "right/UTC"}, "/timezone"),
+        ({"trigger": {"cron": "0 ٣ * * *"}}, "/trigger/cron"),
+        ({"trigger": {"cron": "0 3 * * ３"}}, "/trigger/cron"),
     ],
 )
 async def test_a_schedule_that_could_never_work_is_refused_with_its_place(

@@ -12,14 +12,14 @@ from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
 from outbox.errors import Fault
-from outbox.store import catalog, schedules
+from outbox.store import catalog, queues, schedules
 from outbox.store.schedules import CleanJobs, ScheduleRow
 from outbox.triggers import BadTrigger, Timetable, Trigger
 from outbox_api import samples
 from outbox_api.answers import JsonObject, Page, answer, left_out, no_content, raw, written
 from outbox_api.operations import Answer, Body, operation
 from outbox_api.paging import Limit, Moment
-from outbox_api.problems import invalid, not_found
+from outbox_api.problems import NO_SEGMENT, UNREACHABLE, invalid, not_found
 from outbox_api.requests import ApiRequest, read_query, read_struct
 from outbox_api.runtime import runtime_of
 from outbox_api.tenancy import TenantQuery, one_tenant, tenant_filter
@@ -202,8 +202,11 @@ async def store_schedule(
 ) -> ScheduleView:
     """Store a schedule whole, and write down who did. Raises Problem 422 with every fault."""
     faults: list[Fault] = []
-    if len(name) > NAME_CHARS_MAX:
-        faults.append(Fault("/path/name", f"must have 1 to {NAME_CHARS_MAX} characters"))
+    if len(name) > NAME_CHARS_MAX or not name.strip():
+        told = f"must have 1 to {NAME_CHARS_MAX} characters, and not be blank"
+        faults.append(Fault("/path/name", told))
+    elif name in UNREACHABLE:
+        faults.append(Fault("/path/name", NO_SEGMENT))
     job = written(parts.job)
     if (job is None) == (parts.clean is None):
         faults.append(Fault("", "must have one of job and clean"))
@@ -225,6 +228,8 @@ async def store_schedule(
         if job is not None:
             found = await schedules.check_job(connection, fields, tenant=tenant)
             faults += [Fault(f"/job{fault.pointer}", fault.message) for fault in found]
+        if parts.clean is not None and not await queues.is_known(connection, parts.clean.queue):
+            faults.append(Fault("/clean/queue", "is no queue: it has no handler, and had no job"))
         if faults:
             raise invalid(faults)
         row = await schedules.put(
