@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from uuid import uuid4
 
 import pytest
 
-from tests.api.conftest import Api
+from tests.api.conftest import Api, Row, job
 
 
 @pytest.mark.parametrize(
@@ -84,3 +85,29 @@ async def test_options_and_a_405_name_every_method_of_a_path(
     assert (asked.status_code, asked.headers["allow"]) == (204, takes)
     refused = await open_api.client.patch(path)
     assert (refused.status_code, refused.headers["allow"]) == (405, takes)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("schedules/%20", {"trigger": {"every_s": 60}, "job": job()}),
+        ("schedules/%2E%2E", {"trigger": {"every_s": 60}, "job": job()}),
+        ("templates/%2E%2E/email/en", {"subject": "x", "text": "x"}),
+        ("templates/%2E/email/en", {"subject": "x", "text": "x"}),
+        ("suppressions/email/zz", {}),
+    ],
+)
+async def test_what_no_link_could_lead_to_is_not_stored(
+    open_api: Api, path: str, body: Row
+) -> None:
+    url = open_api.client.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    text = json.dumps(body).encode()  # by hand: clients take dots out of a path
+    writer.write(
+        b"PUT /api/v1/%b HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (path.encode(), len(text), text)
+    )
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 422 "), answer
+    assert b'"pointer":"/path/' in answer

@@ -10,6 +10,7 @@ from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
+from outbox.channels.addresses import AddressRefused, parse_mailbox
 from outbox.channels.registry import CONTRACT_CHANNELS
 from outbox.errors import Fault
 from outbox.store import catalog, recipients
@@ -124,6 +125,8 @@ async def put_suppression(
         faults.append(Fault("/path/channel", "is no channel"))
     if not 1 <= len(address) <= ADDRESS_CHARS_MAX or not address.isprintable():
         faults.append(Fault("/path/address", "must be an address"))
+    elif channel == "email" and not _is_mailbox(address):
+        faults.append(Fault("/path/address", "must be a mail address"))
     if body.expires_at is not None and body.expires_at <= datetime.now(UTC):
         faults.append(Fault("/expires_at", "must lie ahead"))
     if faults:
@@ -146,6 +149,14 @@ async def put_suppression(
             detail={"channel": channel},
         )
     return answer(stored)
+
+
+def _is_mailbox(address: str) -> bool:
+    try:
+        parse_mailbox(address)
+    except AddressRefused:
+        return False
+    return True
 
 
 @operation(

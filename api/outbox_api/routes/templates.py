@@ -35,7 +35,7 @@ from outbox_api.answers import (
 )
 from outbox_api.operations import PREFIX, Answer, Body, operation
 from outbox_api.paging import Limit
-from outbox_api.problems import invalid, not_found, unavailable
+from outbox_api.problems import NO_SEGMENT, UNREACHABLE, invalid, not_found, unavailable
 from outbox_api.requests import ApiRequest, read_query, read_struct
 from outbox_api.routes.job_views import cursor_number
 from outbox_api.runtime import Runtime, runtime_of
@@ -141,6 +141,8 @@ def template_key(
     faults = []
     if not 1 <= len(code) <= 128:
         faults.append(Fault("/path/code", "must have 1 to 128 characters"))
+    elif code in UNREACHABLE:
+        faults.append(Fault("/path/code", NO_SEGMENT))
     if channel not in CHANNELS:
         faults.append(Fault("/path/channel", f"must be one of {', '.join(CHANNELS)}"))
     tag = normalise_locale(locale)
