@@ -474,7 +474,7 @@ def _other_kinds() -> Iterable[Case]:
 def _shapes() -> Iterable[Case]:
     for text in ("[]", "7", '"job"', "null", "true"):
         yield _bad(f"the job {text}", text, "")
-    yield _bad("an empty object", "{}", "/channel")
+    yield _bad("an empty object", "{}", "/channel", "/data")
     yield _bad(
         "everything wrong at once",
         {"channel": "email", "user_id": 1, "data": 1, "meta": 1, "created_at": 1, "x": 1},
@@ -485,7 +485,10 @@ def _shapes() -> Iterable[Case]:
     yield _bad("a job of 1 MiB", sized(1_048_576), "")
     yield _ok("blanks around", written("\n { %s } \t"))
     yield _bad(
-        "a key twice, the last one wrong", '{"channel": "email", "channel": "x"}', "/channel"
+        "a key twice, the last one wrong",
+        '{"channel": "email", "channel": "x"}',
+        "/channel",
+        "/data",
     )
 
 

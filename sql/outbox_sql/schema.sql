@@ -2502,7 +2502,7 @@ begin
                                       or job ->> 'locale' ~ '[^A-Za-z0-9_-]')
             then ('/locale', 'must be a language tag')::outbox.fault end,
         case when jsonb_typeof(job -> 'data') <> 'object' then ('/data', 'must be an object')::outbox.fault
-        when not job ? 'data' and p.channel is not null
+        when not job ? 'data' and (p.channel is not null or not has_payload and (job ? 'channel' or not job ? 'queue'))
             then ('/data', 'is required')::outbox.fault end,
         case when jsonb_typeof(meta) <> 'object' then ('/meta', 'must be an object')::outbox.fault
         when meta is null and p.channel <> 'webhook'
