@@ -119,11 +119,24 @@ def operation(
 
 
 def socket_route(
-    path: str, *, needs: Need, handler: Callable[[ApiSocket], Awaitable[None]]
+    path: str,
+    *,
+    needs: Need,
+    summary: str,
+    query: type[msgspec.Struct],
+    problems: tuple[int, ...],
+    handler: Callable[[ApiSocket], Awaitable[None]],
 ) -> WebsocketRouteHandler:
-    """Make a route for WebSockets, which OpenAPI does not know."""
+    """Make a route for WebSockets, which OpenAPI does not know. 101 is the good answer."""
     described = Operation(
-        method="GET", path=PREFIX + path, name=handler.__name__, summary="", tag="", needs=needs
+        method="GET",
+        path=PREFIX + path,
+        name=handler.__name__,
+        summary=summary,
+        tag="",
+        needs=needs,
+        query=query,
+        problems=problems,
     )
     return WebsocketRouteHandler(
         PREFIX + path, name=handler.__name__, opt={"operation": described}

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from litestar.handlers import HTTPRouteHandler
+from msgspec.structs import fields
+
 from outbox_api.app import ROUTES
 from outbox_api.openapi import openapi
 from outbox_api.operations import Operation, operation_of
@@ -34,10 +37,27 @@ limit and answer.
 def api_page() -> str:
     """Return the page."""
     operations = [
-        found for found in map(operation_of, ROUTES) if found is not None and not found.is_page
+        found
+        for route in ROUTES
+        if isinstance(route, HTTPRouteHandler)
+        and (found := operation_of(route)) is not None
+        and not found.is_page
     ]
     document = json.loads(openapi(operations, with_keys=True))
-    return "\n".join([HEAD, *_sections(operations, document)])
+    return "\n".join([HEAD, *_sections(operations, document), *_sockets()])
+
+
+def _sockets() -> Iterator[str]:
+    yield "## WebSockets\n"
+    yield "| call | does | needs | answers |\n|---|---|---|---|"
+    for route in ROUTES:
+        each = None if isinstance(route, HTTPRouteHandler) else operation_of(route)
+        if each is not None and each.query is not None:
+            asked = ", ".join(f"`{field.encode_name}`" for field in fields(each.query))
+            answers = ", ".join(str(status) for status in (101, *each.problems))
+            does = f"{each.summary}; by {asked}"
+            yield f"| `{each.method} {each.path}` | {does} | `{each.needs}` | {answers} |"
+    yield ""
 
 
 def _sections(operations: list[Operation], document: dict[str, Any]) -> Iterator[str]:

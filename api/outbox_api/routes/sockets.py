@@ -135,4 +135,14 @@ def _base64(whole: bytes) -> str:
     return base64.urlsafe_b64encode(whole).rstrip(b"=").decode()
 
 
-ROUTES = [make_ticket, socket_route("/ws", needs="open", handler=open_socket)]
+ROUTES = [
+    make_ticket,
+    socket_route(
+        "/ws",
+        needs="open",
+        summary="Get a user's messages live, with a ticket",
+        query=SocketQuery,
+        problems=(400, 401, 403, 503),
+        handler=open_socket,
+    ),
+]

@@ -160,4 +160,14 @@ async def _as_texts(reader: Reader) -> AsyncGenerator[str, None]:
         yield msgspec.json.encode(message).decode()
 
 
-ROUTES = [follow_jobs, socket_route(PATH, needs="jobs:read", handler=follow_by_socket)]
+ROUTES = [
+    follow_jobs,
+    socket_route(
+        PATH,
+        needs="jobs:read",
+        summary="Follow what happens to jobs",
+        query=StreamQuery,
+        problems=(400, 401, 403, 503),
+        handler=follow_by_socket,
+    ),
+]
