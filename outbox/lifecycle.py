@@ -111,11 +111,11 @@ def next_transition(
             return _after_failure(outcome, attempt, backoff, draw)
         case Misconfigured(code=code, reason=reason, scope=scope, scope_key=key):
             return Held(attempt.now, attempt.number - 1, scope, key, code, reason)
-        case Snoozed(until=until, reason=reason):
+        case Snoozed(until=until, code=code, reason=reason):
             at = max(until, attempt.now)
             if attempt.expires_at is not None and at >= attempt.expires_at:
                 return Ended("EXPIRED", "expired", "job.expired", "snoozed past expires_at")
-            return Again(at, attempt.number - 1, "snooze", "snoozed", "job.snoozed", reason)
+            return Again(at, attempt.number - 1, "snooze", "snoozed", code, reason)
         case _ as never:
             assert_never(never)
 

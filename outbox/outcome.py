@@ -152,6 +152,7 @@ class Snoozed(msgspec.Struct, frozen=True, kw_only=True):
     """Not now: again at `until` (an aware datetime). The try is given back."""
 
     until: datetime
+    code: str = "job.snoozed"
     reason: str = ""
 
 

@@ -11,6 +11,9 @@ from msgspec import Meta
 
 PASSIVE_CHANNELS = frozenset({"inbox", "webhook"})
 """Channels that disturb nobody: a message there waits to be looked at."""
+QUIET_HOURS = "recipient.quiet_hours"
+SEND_WINDOW = "tenant.send_window"
+"""Codes in the history of what was put off."""
 TRANSACTIONAL = "transactional"
 URGENT = 10
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]

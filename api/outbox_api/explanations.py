@@ -7,12 +7,15 @@ from uuid import UUID
 
 import msgspec
 
+from outbox.quiet import QUIET_HOURS, SEND_WINDOW
 from outbox.store import jobs
 from outbox.store.jobs import AHEAD_MAX, Explanation, FullJobRow, LastDelivery, Progress
 from outbox.store.pool import Connection
 
 WAIT_S_SHOWN_MAX = 10 * 365 * 86_400.0
 """A slow rate and a long line come to more than a date can hold."""
+
+_PUT_OFF_BY = {QUIET_HOURS: "quiet hours", SEND_WINDOW: "send window"}
 
 
 class LaneView(msgspec.Struct, frozen=True, kw_only=True):
@@ -258,8 +261,11 @@ def _not_due(
             since = last.finished_at if last is not None else None
             return "backoff", since, why.available_at, text
         case 2:
-            since = last.finished_at if last is not None else None
-            return "snooze", since, why.available_at, "It was put off until next_at."
+            if last is None or last.error_class != "snoozed":
+                return "snooze", None, why.available_at, "It was put off until next_at."
+            what = _PUT_OFF_BY.get(last.error_code or "", "snooze")
+            text = f"It was put off until next_at: {last.error_message or what}."
+            return what, last.finished_at, why.available_at, text
         case 3:
             text = "Its destination asked for a pause, which holds for the whole fleet."
             return "destination paused", None, why.available_at, text

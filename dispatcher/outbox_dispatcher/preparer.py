@@ -12,7 +12,7 @@ import msgspec
 from outbox.message import Device, LaneId, Message
 from outbox.opting_out import OptOut, OptOutLinks, with_link
 from outbox.outcome import Misconfigured, Outcome, Rejected, Retryable, Snoozed
-from outbox.quiet import deferred_until, passes
+from outbox.quiet import QUIET_HOURS, SEND_WINDOW, deferred_until, passes, quiet_until
 from outbox.render import RenderFailure, RenderPool, RenderRequest, inline_source, join_context
 from outbox.store.dispatch import Found, Wanted, find_recipients
 from outbox.store.engine import Claimed, Connection
@@ -189,12 +189,18 @@ class Preparer:
             channel=claimed.channel or "", category=facts.category, priority=claimed.priority
         ):
             return None
-        until = deferred_until(quiet, window, person.timezone or tenant.timezone, self._now())
+        zone, now = person.timezone or tenant.timezone or "UTC", self._now()
+        until = deferred_until(quiet, window, zone, now)
         if until is None:
             return None
-        whose = ["the recipient's quiet hours"] if quiet else []
-        whose += ["the tenant's send window"] if window else []
-        return Snoozed(until=until, reason=" and ".join(whose))
+        quiet_end = None if quiet is None else quiet_until(*quiet, zone, now)
+        whose = ["the recipient's quiet hours"] if quiet_end is not None else []
+        whose += ["the tenant's send window"] if until != quiet_end else []
+        return Snoozed(
+            until=until,
+            code=SEND_WINDOW if quiet_end is None else QUIET_HOURS,
+            reason=f"{' and '.join(whose)}, in {zone}",
+        )
 
     async def _choose(
         self, connection: Connection, claimed: Claimed, facts: Facts, person: Found

@@ -139,12 +139,20 @@ async def test_a_job_that_may_go_is_told_its_place_in_line(open_api: Api, desk: 
 
 
 SOON = "available_at = now() + interval '1 h'"
+SNOOZED = (
+    "with e as (update outbox.entry set waits = 2, available_at = now() + interval '1 h'"
+    " returning id) insert into outbox.delivery (id, finished_at, lease_no, series, attempt,"
+    " terminal, status, tenant_id, error_class, error_code, error_message) select id, now(), 1,"
+    " 1, 1, false, 'RETRYING', 'default', 'snoozed', '{}', 'its hours, in Asia/Almaty' from e"
+)
 OWN_LANE = (
     "update outbox.entry set lane_id = outbox.scope_lane('default', 'work', 'destination:host:x')"
 )
 WAITS = {
     "backoff": (f"update outbox.entry set waits = 1, attempt = 2, {SOON}", "Attempt 2 failed"),
     "snooze": (f"update outbox.entry set waits = 2, {SOON}", "put off"),
+    "quiet hours": (SNOOZED.format("recipient.quiet_hours"), "next_at: its hours, in Asia/Almaty"),
+    "send window": (SNOOZED.format("tenant.send_window"), "next_at: its hours, in Asia/Almaty"),
     "destination paused": (f"update outbox.entry set waits = 3, {SOON}", "asked for a pause"),
     "outcome": (
         "update outbox.entry set claimed_by = 7, claimed_at = now(), attempt = 1,"

@@ -410,9 +410,12 @@ async def test_quiet_hours_defer_a_mail_and_let_an_urgent_one_through(desk: Desk
         urgent = notify(desk, meta={"priority": "urgent"})
         await desk.until_status(urgent, "sent")
         await desk.until_status(later, "scheduled")
-    assert desk.rows("select status, error_class from outbox.delivery where not terminal") == [
-        ("RETRYING", "snoozed")
-    ]
+    (row,) = desk.rows(
+        "select status, error_class, error_code, error_message from outbox.delivery"
+        " where not terminal"
+    )
+    told = "the recipient's quiet hours, in Asia/Almaty"
+    assert row == ("RETRYING", "snoozed", "recipient.quiet_hours", told)
     due_hour = desk.value(
         "select extract(hour from available_at at time zone 'Asia/Almaty')::int from outbox.entry"
     )

@@ -64,9 +64,9 @@ async def test_a_message_outside_of_its_tenant_s_window_waits_on_the_recipient_s
     assert desk.value(
         "select next_attempt_at from outbox.notification_delivery where job_id = %s", waits
     ) == opens.astimezone(UTC)
-    assert "send window" in desk.value(
-        "select error_message from outbox.notification_delivery where job_id = %s", waits
-    )
+    why = (await client.get(f"/api/v1/jobs/{waits}/explain")).json()
+    assert why["waiting_for"] == "send window"
+    assert why["explanation"].endswith(": the tenant's send window, in Asia/Almaty.")
     assert desk.value("select attempts from outbox.notification where job_id = %s", waits) == 0
 
 
