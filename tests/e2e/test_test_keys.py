@@ -288,6 +288,10 @@ async def test_an_event_of_a_test_key_makes_test_jobs(desk: Desk, api: Api) -> N
             "/api/v1/events", json=event | {"occurred_at": "2026-11-22T12:00:00Z"}
         )
         assert told.status_code < 300, told.text
+        in_earnest = await api.client.post(
+            "/api/v1/events", json=event | {"occurred_at": "2026-11-22T12:00:00Z"}
+        )
+        assert in_earnest.status_code == 409  # and no duplicate, of which no job was made
     assert desk.rows("select test from outbox.job") == [(True,)]
 
 
