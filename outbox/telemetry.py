@@ -27,13 +27,17 @@ def empty_histogram() -> list[int]:
 
 
 def quantile_s(counts: list[int], q: float) -> float | None:
-    """Return the upper bound of the bucket in which the quantile `q` lies; None when empty."""
+    """Return a quantile in seconds, taken to lie evenly within its bucket; None when empty.
+
+    An estimate, as Prometheus' histogram_quantile and SQL's outbox.quantile_s have it; what is
+    above the last bound counts as that bound.
+    """
     total = sum(counts)
-    if total == 0:
-        return None
     seen = 0
     for index, count in enumerate(counts):
+        if count and seen + count >= q * total:
+            low = BUCKETS_S[index - 1] if index else 0.0
+            high = BUCKETS_S[min(index, len(BUCKETS_S) - 1)]
+            return round(low + (high - low) * (q * total - seen) / count, 5)
         seen += count
-        if seen >= q * total:
-            return BUCKETS_S[min(index, len(BUCKETS_S) - 1)]
-    return BUCKETS_S[-1]
+    return None

@@ -241,6 +241,19 @@ async def test_metrics_tell_what_attempts_came_to_and_how_long_they_took(open_ap
         assert line in text, line
 
 
+async def test_the_p95_is_taken_to_lie_evenly_within_its_bucket(open_api: Api) -> None:
+    await post(open_api)
+    at_1_005_ms, bound_ms = "array_fill(0, array[10]) || 20 || array_fill(0, array[5])", 2500
+    behind(
+        open_api,
+        "insert into outbox.stat_second (lane_id, at, sent, duration_ms_sum, durations)"
+        f" select lane_id, now(), 20, 20100, {at_1_005_ms} from outbox.lane where queue = 'email'",
+    )
+    rows = (await open_api.client.get("/api/v1/queues")).json()["items"]
+    (row,) = [row for row in rows if row["queue"] == "email"]
+    assert row["processing_time_p95_ms"] == 1000 + 0.95 * (bound_ms - 1000)
+
+
 async def test_a_queue_that_nobody_knows_is_not_paused(open_api: Api) -> None:
     for path in ("/api/v1/queues/emial/pause", "/api/v1/lanes/default/emial/pause"):
         answer = await open_api.client.post(path)

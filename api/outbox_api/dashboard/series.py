@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from outbox.store.operate import SeriesRow, SparkRow
-from outbox.telemetry import BUCKETS_S, empty_histogram
+from outbox.telemetry import empty_histogram, quantile_s
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -69,9 +69,9 @@ def plot_of(rows: Iterable[SeriesRow], chosen: Range, now: datetime) -> Plot:
         at=[since.timestamp() + i * chosen.step_s for i in range(steps)],
         sent=[n / chosen.step_s for n in sent],
         failed=[n / chosen.step_s for n in failed],
-        p50=[quantile(each, 0.5) for each in durations],
-        p95=[quantile(each, 0.95) for each in durations],
-        pickup=[quantile(each, 0.95) for each in pickups],
+        p50=[quantile_s(each, 0.5) for each in durations],
+        p95=[quantile_s(each, 0.95) for each in durations],
+        pickup=[quantile_s(each, 0.95) for each in pickups],
     )
 
 
@@ -93,18 +93,3 @@ def rate_of(line: list[int] | None, chosen: Range, *, steps: int = 4) -> float:
 
 def _index(row: SeriesRow | SparkRow, since: datetime, chosen: Range) -> int:
     return int((row.at - since).total_seconds() // chosen.step_s)
-
-
-def quantile(counts: list[int], q: float) -> float | None:
-    """Return a quantile in seconds, taken to lie evenly within its bucket; None when empty."""
-    total = sum(counts)
-    if total == 0:
-        return None
-    seen = 0.0
-    for index, count in enumerate(counts):
-        if count and seen + count >= q * total:
-            low = BUCKETS_S[index - 1] if index else 0.0
-            high = BUCKETS_S[min(index, len(BUCKETS_S) - 1)]
-            return round(low + (high - low) * (q * total - seen) / count, 5)
-        seen += count
-    return BUCKETS_S[-1]
