@@ -50,7 +50,7 @@ class JobConflict(OutboxError):
         self.job_ids = tuple(job_ids)
         self.faults = tuple(faults)
         told = zip(self.job_ids, self.faults, strict=True)
-        super().__init__("; ".join(f"{job_id} {fault.message}" for job_id, fault in told))
+        super().__init__("; ".join(f"job {job_id} {fault.message}" for job_id, fault in told))
 
 
 class LimitRefused(OutboxError):

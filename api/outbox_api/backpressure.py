@@ -34,7 +34,8 @@ def require_room(runtime: Runtime, principal: Principal, queues: Iterable[str]) 
 
 
 def _too_deep(row: QueueRow, depth_max: int) -> Problem:
-    told = f"The queue {row.queue} has {row.waiting} jobs waiting, its limit is {depth_max}"
+    about = "about " if "waiting" in row.estimated else ""
+    told = f"The queue {row.queue} has {about}{row.waiting} jobs waiting, its limit is {depth_max}"
     headers = {"ratelimit-limit": str(depth_max), "ratelimit-remaining": "0"}
     eta_s = _eta_s(row, row.waiting - depth_max + 1)
     if eta_s is None:

@@ -36,7 +36,7 @@ SMTP = {
     "name": "main",
     "config": {"smtp_url": "smtps://mail.example.com", "mail_from": "a@example.com"},
 }
-DAILY = {"trigger": {"every_s": 60}, "clean": {"queue": "email", "status": "sent"}}
+DAILY = {"trigger": {"every_s": 60}, "clean": {"queue": "email", "status": "sent", "keep_last": 1}}
 LATER = {"channel": "inbox", "to": None, "send_after": in_s(86_400).isoformat()}
 HELD = """
 update outbox.entry set lane_id = outbox.hold_lane('default', 'inbox', 'ambiguous', 'x', 'y', null)
@@ -185,7 +185,11 @@ async def administration(walk: Walk) -> None:
     await walk("POST", v1 + "/schedules/{name}/pause", name="daily")
     await walk("POST", v1 + "/schedules/{name}/resume", name="daily")
     await walk("DELETE", v1 + "/schedules/{name}", name="daily")
-    form = {"name": "weekly", "every_s": "60", "clean": '{"queue": "email", "status": "sent"}'}
+    form = {
+        "name": "weekly",
+        "every_s": "60",
+        "clean": '{"queue": "email", "status": "sent", "keep_last": 1}',
+    }
     await walk("POST", "/schedules", form)
     await walk("POST", "/schedules/{name}/pause", {}, name="weekly")
     await walk("POST", "/schedules/{name}/resume", {}, name="weekly")

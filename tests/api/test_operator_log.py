@@ -135,7 +135,10 @@ def test_each_excuse_names_an_operation_and_its_reason() -> None:
         (
             "PUT",
             "/schedules/d",
-            {"trigger": {"every_s": 60}, "clean": {"queue": "email", "status": "sent"}},
+            {
+                "trigger": {"every_s": 60},
+                "clean": {"queue": "email", "status": "sent", "keep_last": 1},
+            },
             "schedule.put",
         ),
         ("POST", "/queues/email/pause", None, "pause"),

@@ -93,7 +93,10 @@ def folder(shell: Shell) -> Path:
         json.dumps(job | {"created_at": "2026-01-01T00:00:00Z"})
     )
     (shell.folder / "person.json").write_text('{"user_id": "ann"}')
-    daily = {"trigger": {"every_s": 60}, "clean": {"queue": "email", "status": "sent"}}
+    daily = {
+        "trigger": {"every_s": 60},
+        "clean": {"queue": "email", "status": "sent", "keep_last": 1},
+    }
     (shell.folder / "daily.json").write_text(json.dumps(daily))
     shell.environ["OUTBOX_SECRET_KEY"] = "a-key-of-the-operator"
     return shell.folder

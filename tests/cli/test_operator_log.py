@@ -22,7 +22,7 @@ from tests.postgres import Database
 
 WHO = f"cli:{getpass.getuser()}"
 PASSWORD = "hunter2-of-ours"
-DAILY = {"trigger": {"every_s": 60}, "clean": {"queue": "email", "status": "sent"}}
+DAILY = {"trigger": {"every_s": 60}, "clean": {"queue": "email", "status": "sent", "keep_last": 1}}
 
 
 def logged(outbox: Shell) -> list[tuple[str, str, dict[str, object]]]:
