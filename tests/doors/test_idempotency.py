@@ -129,7 +129,7 @@ def test_two_contents_under_one_id_in_one_batch_are_a_conflict(connection: Conne
     assert error.value.faults == (
         outbox.Fault("/3/job_id", "is that of job 1 of this batch, with other content"),
     )
-    assert str(error.value) == f"{wanted['job_id']} {error.value.faults[0].message}"
+    assert str(error.value) == f"job {wanted['job_id']} {error.value.faults[0].message}"
 
 
 def test_two_tenants_may_use_one_job_id(connection: Connection) -> None:
