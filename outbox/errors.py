@@ -5,6 +5,7 @@
     ├── JobConflict        the same job_id was accepted before with other content
     ├── LimitRefused       a limit can't be what it was set to
     │   └── NoSuchQueue    … because there is no such queue
+    ├── QueuePaused        a lane cannot go on: its whole queue is paused
     ├── NotPermitted       the connection's role may not act for that tenant
     ├── ConfigError        a setting is unknown, malformed or impossible beside another
     ├── SealBroken         a secret cannot be sealed, or opened again (outbox.sealing)
@@ -60,6 +61,10 @@ class LimitRefused(OutboxError):
         self.faults = tuple(faults)
         told = (f"{fault.pointer.strip('/')} {fault.message}" for fault in self.faults)
         super().__init__("; ".join(told))
+
+
+class QueuePaused(OutboxError):
+    """A lane cannot go on: its whole queue is paused. The text says by whom."""
 
 
 class NoSuchQueue(LimitRefused):

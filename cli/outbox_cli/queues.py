@@ -196,13 +196,9 @@ def _set(queue: str, tenant: str | None, *, paused: bool, why: str | None, json:
     async def work(database: Database) -> int:
         async with database.transaction(tenant or EVERY_TENANT) as connection:
             await _refuse_unknown(connection, queue, tenant)
-            try:
-                version = await store.set_paused(
-                    connection, queue, tenant=tenant, paused=paused, actor=actor()
-                )
-            except store.QueuePaused as error:
-                text = str(error)
-                raise Failure(f"{text[:1].upper()}{text[1:]}.") from error
+            version = await store.set_paused(
+                connection, queue, tenant=tenant, paused=paused, actor=actor()
+            )
         deadline = monotonic() + SEEN_S_MAX
         while True:
             async with database.transaction(EVERY_TENANT, read_only=True) as connection:
@@ -224,7 +220,7 @@ def _set(queue: str, tenant: str | None, *, paused: bool, why: str | None, json:
 
 async def _refuse_unknown(connection: Connection, queue: str, tenant: str | None) -> None:
     """Raise Failure for a queue that nobody has: a typo must not leave the real one running."""
-    known = [row.queue for row in await store.stats(connection, tenant=tenant)]
+    known = await store.names(connection, tenant=tenant)
     if queue not in known:
         raise Failure(f"No queue is called {queue!r}; there are: {', '.join(known) or 'none'}.")
 

@@ -8,6 +8,7 @@ from time import monotonic
 import msgspec
 import psycopg
 
+from outbox.errors import QueuePaused
 from outbox.store.pool import Connection, fetch, fetch_one
 from outbox_sql import query
 
@@ -17,10 +18,6 @@ TRY_AGAIN_S = 20 * LOOK_MS_MAX / 1_000
 
 _given_up: dict[tuple[str, int, str], float] = {}
 """Databases that are not looked at in full, and until when (monotonic)."""
-
-
-class QueuePaused(Exception):
-    """A lane cannot go on: its whole queue is paused. The text says by whom."""
 
 
 class QueueRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import msgspec
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
-from outbox.errors import Fault
+from outbox.errors import Fault, QueuePaused
 from outbox.store import queues
 from outbox.store.queues import QueueRow
 from outbox.telemetry import quantile_s
@@ -353,7 +353,7 @@ async def set_paused(
     runtime = runtime_of(request)
     async with runtime.database.transaction(request.auth.sees) as connection:
         # A typo must not leave the real queue running. A handler makes one known before any job.
-        if not await queues.names(connection, tenant=None, queue=queue):
+        if not await queues.is_known(connection, queue):
             raise no_such_queue()
         try:
             version = await queues.set_paused(
@@ -364,7 +364,7 @@ async def set_paused(
                 actor=request.auth.name,
                 reason=reason,
             )
-        except queues.QueuePaused as error:
+        except QueuePaused as error:
             text = str(error)
             raise Problem(409, f"{text[:1].upper()}{text[1:]}.") from error
     unseen = 0
