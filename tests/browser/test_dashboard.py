@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from outbox.backoff import Backoff
 from outbox.message import Message
@@ -146,6 +147,34 @@ async def test_a_template_is_edited_beside_its_preview_and_stored_as_a_new_versi
         await expect(page.get_by_role("heading", level=1)).to_contain_text("version 2")
         await page.get_by_role("button", name="Send a test").click()
         await expect(page.get_by_role("status")).to_contain_text("in the sink")
+
+
+async def test_whoever_types_and_saves_before_a_preview_has_come_ends_no_request(
+    site: Site,
+) -> None:
+    body = {"subject": "Hello {{ name }}", "text": "Hi"}
+    assert (await site.api.client.put(TEMPLATE, json=body)).status_code == 201
+    asked: list[str] = []
+    may_go = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        asked.append(route.request.post_data or "")
+        await may_go.wait()
+        await route.continue_()
+
+    async with site.page() as page:
+        await site.sign_in(page)
+        await page.goto("/templates/welcome/email/en")
+        await expect(page.locator("#preview")).to_contain_text("Missing in the data: name")
+        await page.route("**/preview*", hold)
+        async with page.expect_request("**/preview*"):
+            await page.get_by_label("Sample data").fill('{"name": "Ann"}')
+        await page.get_by_label("Sample data").fill('{"name": "Bob"}')
+        await page.get_by_role("button", name="Send a test").click()
+        await expect(page.get_by_role("status")).to_contain_text("in the sink")
+        assert len(asked) == 1
+        may_go.set()
+        await expect(page.locator("#preview .subject")).to_have_text("Hello Bob")
 
 
 async def test_a_schedule_is_typed_in_and_an_open_alert_is_looked_after(site: Site) -> None:
